@@ -1,0 +1,1 @@
+"""How one task runs: a list of named steps over one record."""
