@@ -1,0 +1,11 @@
+"""kombu at the edge: imported on first use, as it is slow to start, and untyped for the type checker."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def kombu(module: str = "kombu") -> Any:
+    """The module `kombu` or one below it, as `kombu("kombu.pidbox")`."""
+    return import_module(module)
