@@ -53,7 +53,7 @@ class BatchChannel(Protocol):
     """The optional part of a channel; every channel of qbrokers has it."""
 
     supports_delay: bool
-    """A message with the property `eta_timestamp` (or a header `eta` of a Celery client) waits in the broker."""
+    """Messages with the property `eta_timestamp` (or a Celery client's header `eta`) wait in the broker."""
 
     def flush(self) -> None:
         """Send everything buffered (acks, rejects) now, in as few round trips as possible.
