@@ -113,7 +113,7 @@ def test_single_event_is_an_object_with_the_common_fields(
     assert event["hostname"] == "q@here"
     assert event["pid"] == os.getpid()
     assert event["clock"] == 1
-    assert event["utcoffset"] == (time.altzone if time.localtime().tm_isdst > 0 else time.timezone) // 3600
+    assert event["utcoffset"] == (time.altzone if time.localtime().tm_isdst > 0 else time.timezone) / 3600
     assert event["freq"] == 2.0
     assert set(event) == {"type", "hostname", "utcoffset", "pid", "clock", "timestamp", "freq"}
 

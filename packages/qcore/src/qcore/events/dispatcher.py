@@ -27,8 +27,8 @@ from qcore.events.message import (
     group_of,
     make_event,
     routing_key_of,
-    utc_offset_hours,
 )
+from qcore.times import utc_offset_hours
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class EventDispatcher:
         self._outbox_events = 0
         self._buffer_lock = threading.Lock()
         self._publish_lock = threading.RLock()
-        self._offset = 0
+        self._offset = 0.0
         self._offset_valid_until = 0.0
         if enabled and self.connection.transport.driver_type not in driver_types_disabled:
             self.enable()
@@ -157,7 +157,7 @@ class EventDispatcher:
         self,
         type: str,
         blind: bool = False,
-        utcoffset: Callable[[], int] | None = None,
+        utcoffset: Callable[[], float] | None = None,
         retry: bool = False,
         retry_policy: dict[str, Any] | None = None,
         **fields: Any,
@@ -188,7 +188,7 @@ class EventDispatcher:
         fields: dict[str, Any],
         producer: Any,
         blind: bool = False,
-        utcoffset: Callable[[], int] | None = None,
+        utcoffset: Callable[[], float] | None = None,
         **options: Any,
     ) -> None:
         """Send one event through `producer`, enabled or not; `options` (retry, …) go to its `publish`."""
@@ -228,7 +228,7 @@ class EventDispatcher:
     # -- inside
 
     def _event(
-        self, type: str, fields: dict[str, Any], blind: bool, utcoffset: Callable[[], int] | None
+        self, type: str, fields: dict[str, Any], blind: bool, utcoffset: Callable[[], float] | None
     ) -> Event:
         event = make_event(type, fields)
         event["hostname"] = self.hostname
@@ -237,7 +237,7 @@ class EventDispatcher:
         event["utcoffset"] = self._cached_offset() if utcoffset is None else utcoffset()
         return event
 
-    def _cached_offset(self) -> int:
+    def _cached_offset(self) -> float:
         now = time.monotonic()
         if now >= self._offset_valid_until:
             self._offset = utc_offset_hours()

@@ -37,12 +37,6 @@ def routing_key_of(type: str) -> str:
     return type.replace("-", ".")
 
 
-def utc_offset_hours() -> int:
-    """UTC minus local time in whole hours, daylight saving included (-1 in Berlin's winter)."""
-    zone_seconds = time.altzone if time.localtime().tm_isdst > 0 else time.timezone
-    return zone_seconds // 3600
-
-
 def event_exchange(connection: Any, name: str = DEFAULT_EXCHANGE) -> Any:
     """The kombu exchange that events of `connection`'s broker go through.
 
