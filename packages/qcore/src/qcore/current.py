@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    AppLike = Any
-    TaskLike = Any
+from typing import Any
+from weakref import WeakSet
 
 _default_app: list[Any] = []
 _app: ContextVar[Any] = ContextVar("qcore_current_app", default=None)
-_task_stack: ContextVar[tuple[Any, ...]] = ContextVar("qcore_task_stack", default=())
+_running: ContextVar[tuple[tuple[Any, Any], ...]] = ContextVar("qcore_running", default=())
 _default_factory: list[Callable[[], Any]] = []
 _on_app_finalizers: list[Callable[[Any], Any]] = []
-_apps: list[Any] = []
+_apps: WeakSet[Any] = WeakSet()
 
 
 def set_default_factory(factory: Callable[[], Any]) -> None:
@@ -46,8 +43,7 @@ def reset_current_app(token: Token[Any]) -> None:
 
 def forget_app(app: Any) -> None:
     """Drop a closed app from the globals."""
-    if app in _apps:
-        _apps.remove(app)
+    _apps.discard(app)
     if _default_app and _default_app[0] is app:
         _default_app.clear()
     if _app.get() is app:
@@ -64,31 +60,60 @@ def get_current_app() -> Any:
     return _default_app[0]
 
 
-def push_task(task: Any) -> Token[tuple[Any, ...]]:
-    """Enter `task`; the token leaves it again."""
-    return _task_stack.set((*_task_stack.get(), task))
+def push_task(task: Any, request: Any) -> Token[tuple[tuple[Any, Any], ...]]:
+    """Enter `task` with the request of this execution; the token leaves it again."""
+    return _running.set((*_running.get(), (task, request)))
 
 
-def pop_task(token: Token[tuple[Any, ...]]) -> None:
+def pop_task(token: Token[tuple[tuple[Any, Any], ...]]) -> None:
     """Leave the task entered with `push_task`."""
-    _task_stack.reset(token)
+    _running.reset(token)
+
+
+def push_request(task: Any, request: Any) -> None:
+    """Enter without a token; `pop_request` leaves."""
+    _running.set((*_running.get(), (task, request)))
+
+
+def pop_request(task: Any) -> None:
+    """Leave the innermost execution of `task`."""
+    running = _running.get()
+    for position in range(len(running) - 1, -1, -1):
+        if running[position][0] is task:
+            _running.set(running[:position] + running[position + 1 :])
+            return
+    raise LookupError(f"{task!r} does not run here")
+
+
+def get_request(task: Any) -> Any:
+    """The request of the innermost execution of `task` in this context, or None."""
+    for running, request in reversed(_running.get()):
+        if running is task:
+            return request
+    return None
 
 
 def get_current_task() -> Any:
     """The task that runs in this context (the innermost one when tasks call each other), or None."""
-    stack = _task_stack.get()
-    return stack[-1] if stack else None
+    running = _running.get()
+    return running[-1][0] if running else None
 
 
 def get_current_worker_task() -> Any:
     """The task that the worker started in this context (the outermost one), or None."""
-    stack = _task_stack.get()
-    return stack[0] if stack else None
+    running = _running.get()
+    return running[0][0] if running else None
+
+
+def get_worker_request() -> Any:
+    """The request of the outermost task of this context, or None."""
+    running = _running.get()
+    return running[0][1] if running else None
 
 
 def register_app(app: Any) -> None:
     """Let shared tasks, those declared already and those to come, join `app`."""
-    _apps.append(app)
+    _apps.add(app)
 
 
 def add_shared_task(register: Callable[[Any], Any]) -> None:

@@ -178,7 +178,9 @@ def check_headers(headers: Mapping[str, Any]) -> None:
         raise MalformedMessage(f"the header 'stamps' must be an object, not {stamps!r}")
 
 
-def from_protocol_1(payload: Any, headers: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[Any]]:
+def from_protocol_1(
+    payload: Any, headers: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[Any]]:
     """Headers and body of protocol 2 for the decoded body of a protocol 1 message.
 
     Also takes the hybrid form, protocol 2 headers with a protocol 1 body (W9-02).

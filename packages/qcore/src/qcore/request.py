@@ -51,6 +51,8 @@ class Context:
     logfile: str | None = None
     loglevel: int | None = None
     taskset: str | None = None
+    replaced: bool = False
+    """Whether another task has taken this one's place; its end then means nothing for the workflow."""
 
     _children: list[Any] | None = None
 

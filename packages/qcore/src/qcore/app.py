@@ -1,0 +1,665 @@
+"""The app: the one object that a program makes, and through which it reaches everything else.
+
+It composes the parts (settings, tasks, messaging, results, control) and holds no logic of its own.
+What lives in packages above this one (`app.events`, `app.Worker`, `app.Beat`, …) is found by entry point.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
+from uuid import NAMESPACE_OID, getnode, uuid3, uuid4
+
+from qcore import connections, current, plugins, signals
+from qcore.amqp import AMQP
+from qcore.builtins import register_builtins
+from qcore.calling import Caller
+from qcore.canvas import Signature, signature
+from qcore.errors import ImproperlyConfigured
+from qcore.loading import Loader
+from qcore.registry import TaskRegistry
+from qcore.results import AsyncResult, GroupResult, ResultSet
+from qcore.settings import Settings
+from qcore.task import AsyncTask, Task, add_autoretry, make_task
+from qcore.times import get_zone, utc_now
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", bound=Task[..., Any])
+
+logger = logging.getLogger(__name__)
+
+
+class LogicalClock:
+    """Lamport's clock, shared by events and control messages."""
+
+    def __init__(self, value: int = 0) -> None:
+        self.value = value
+        self._lock = threading.Lock()
+
+    def forward(self) -> int:
+        """Count one event of our own."""
+        with self._lock:
+            self.value += 1
+            return self.value
+
+    def adjust(self, other: int) -> int:
+        """A message stamped `other` arrived."""
+        with self._lock:
+            self.value = max(self.value, other) + 1
+            return self.value
+
+
+class App:
+    """A q application.
+
+    Args:
+        main: name of the main module; names tasks that are defined in `__main__`.
+        broker: URL of the broker, or a list of them to fail over to. Default: the embedded SQLite broker.
+        backend: URL of the result store. Default: with the embedded broker the embedded store, else none.
+        include: modules with tasks that a worker imports.
+        set_as_current: become the current app.
+        config_source: object, mapping or module name with settings (as `config_from_object`).
+        namespace: prefix of the setting names in `config_source`.
+        changes: settings as a mapping, as the keywords.
+        task_cls: base class of the tasks, or its dotted path.
+        autofinalize: finish set-up on first use; otherwise `finalize()` must be called.
+        strict_typing: check the arguments of a call before it is sent.
+        **settings: any setting by name.
+
+    Raises:
+        ImproperlyConfigured: on first use, when a setting is unknown or of the wrong type.
+    """
+
+    task_cls: Any = Task
+    loader_cls: Any = Loader
+
+    def __init__(
+        self,
+        main: str | None = None,
+        *,
+        broker: Any = None,
+        backend: Any = None,
+        include: Any = None,
+        set_as_current: bool = True,
+        config_source: Any = None,
+        namespace: str | None = None,
+        changes: Mapping[str, Any] | None = None,
+        task_cls: Any = None,
+        autofinalize: bool = True,
+        strict_typing: bool = True,
+        tasks: Any = None,
+        loader: Any = None,
+        **settings: Any,
+    ) -> None:
+        self.main = main
+        self.clock = LogicalClock()
+        self.registry = TaskRegistry()
+        self.strict_typing = strict_typing
+        self.autofinalize = autofinalize
+        self.set_as_current = set_as_current
+        self.finalized = False
+        self.steps: dict[str, set[Any]] = {"worker": set(), "consumer": set()}
+        self.user_options: dict[str, set[Any]] = {"worker": set(), "preload": set(), "beat": set()}
+        self.on_configure = signals.Signal("app.on_configure")
+        self.on_after_configure = signals.Signal("app.on_after_configure", "source")
+        self.on_after_finalize = signals.Signal("app.on_after_finalize")
+        self.on_after_fork = signals.Signal("app.on_after_fork")
+        self.caller = Caller(self)
+        self.amqp = AMQP(self)
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._pid = os.getpid()
+        self._task_cls = task_cls or self.task_cls
+        self._loader = loader
+        self._backend: Any = None
+        self._extensions: dict[str, Any] = {}
+        self._periodic: list[tuple[Any, ...]] = []
+        keywords = {**(changes or {}), **settings}
+        for name, value in (("broker_url", broker), ("result_backend", backend), ("include", include)):
+            if value is not None:
+                keywords[name] = value
+        self.conf: Any = Settings(
+            keywords,
+            on_configure=self._before_configure,
+            on_configured=self._after_configure,
+        )
+        if config_source is not None:
+            self.config_from_object(config_source, namespace=namespace)
+        for task in tasks or ():
+            self.register_task(task)
+        current.register_app(self)
+        if set_as_current:
+            self.set_current()
+        self.on_init()
+
+    def on_init(self) -> None:
+        """Hook: the app was made."""
+
+    # --- settings ------------------------------------------------------------------------------
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Take settings from an object, mapping or module (or its name), when they are first needed.
+
+        Args:
+            silent: a module that cannot be imported is ignored.
+            force: read at once.
+            namespace: prefix of the names there, such as `Q`.
+        """
+        self.conf.add_object(obj, silent=silent, namespace=namespace)
+        if force:
+            self.conf.load()
+
+    def config_from_envvar(self, variable: str, silent: bool = False, force: bool = False) -> bool:
+        """Take settings from the module that an environment variable names.
+
+        Raises:
+            ImproperlyConfigured: the variable is not set, unless `silent`.
+        """
+        name = os.environ.get(variable)
+        if not name:
+            if silent:
+                return False
+            raise ImproperlyConfigured(
+                f"the environment variable {variable} is not set: it must name a module with settings"
+            )
+        self.config_from_object(name, silent=silent, force=force)
+        return True
+
+    def config_from_cmdline(self, argv: Iterable[str], namespace: str | None = None) -> None:
+        """Take settings from `name=value` arguments."""
+        self.conf.add_cmdline(argv, namespace=namespace)
+
+    def add_defaults(self, source: Any) -> None:
+        """Add defaults (a mapping, or a function that returns one) below everything else."""
+        self.conf.add_defaults(source)
+
+    def setup_security(self, *args: Any, **kwargs: Any) -> None:
+        """Sign messages and check signatures; see `qcore.security.setup_security`."""
+        from qcore.security import setup_security
+
+        setup_security(self, *args, **kwargs)
+
+    def _before_configure(self) -> None:
+        self.on_configure.send(sender=self)
+
+    def _after_configure(self) -> None:
+        self.on_after_configure.send(sender=self, source=self.conf)
+
+    @property
+    def timezone(self) -> Any:
+        """The zone of schedules and local times."""
+        conf = self.conf
+        return get_zone(conf.timezone or ("UTC" if conf.enable_utc else "local"))
+
+    def now(self) -> datetime:
+        """The current time in the app's zone, aware."""
+        return utc_now().astimezone(self.timezone)
+
+    def uses_utc_timezone(self) -> bool:
+        """Whether the app's zone is UTC."""
+        return str(self.timezone) in ("UTC", "utc")
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    @overload
+    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+
+    @overload
+    def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self, *, bind: bool, **options: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+    @overload
+    def task(self, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(self, fun: Any = None, /, **options: Any) -> Any:
+        """Make a task of a function: `@app.task` or `@app.task(**options)`.
+
+        Args:
+            name: default `module.function`.
+            bind: give the task as first argument.
+            base: base class.
+            shared: let other apps have the task as well (default).
+            lazy: accepted for the field's API; set-up always waits for first use.
+            **options: attributes of the task (`acks_late`, `max_retries`, `rate_limit`, …).
+        """
+        if fun is None:
+            return lambda function: self._decorated(function, dict(options))
+        if not callable(fun):
+            raise TypeError("@app.task takes a function; give options by keyword")
+        return self._decorated(fun, dict(options))
+
+    def _decorated(self, fun: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
+        options.pop("lazy", None)
+        shared = options.pop("shared", True)
+        task = self.register_function(fun, **options)
+        if shared:
+            name = task.name  # the closure must not keep this app alive
+            current.add_shared_task(lambda app: app.adopt(name, fun, options))
+        return task
+
+    def register_function(
+        self,
+        fun: Callable[..., Any],
+        *,
+        name: str | None = None,
+        bind: bool = False,
+        base: Any = None,
+        shared: bool = True,
+        **options: Any,
+    ) -> Task[..., Any]:
+        """The task of this app whose body is `fun`; a second one of the same name is the first one."""
+        name = name or self.gen_task_name(fun.__name__, fun.__module__)
+        existing = self.registry.get_fast(name)
+        if existing is not None:
+            return cast("Task[..., Any]", existing)
+        if options.get("pydantic"):
+            from qcore.models import wrap_arguments
+
+            context = options.get("pydantic_context")
+            fun = wrap_arguments(
+                fun, name=name, app=self, strict=options.get("pydantic_strict", False), context=context
+            )
+        task = make_task(fun, base or self.Task, self, bind=bind, options={**options, "name": name})
+        self._add(task)
+        return task
+
+    def adopt(self, name: str, fun: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        """Have a task of another app, too (tasks are shared by default)."""
+        if name not in self.registry:
+            self.register_function(fun, **{**options, "name": name})
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """Add an instance (or class) of a `Task` subclass.
+
+        Raises:
+            ImproperlyConfigured: it has no `run`.
+        """
+        task = task() if inspect.isclass(task) else task
+        if not callable(getattr(task, "run", None)):
+            raise ImproperlyConfigured(f"{type(task).__name__} needs a method run() to be a task")
+        if not task.name:
+            task.name = self.gen_task_name(type(task).__name__, type(task).__module__)
+        for option, value in options.items():
+            setattr(task, option, value)
+        if task.autoretry_for:
+            add_autoretry(task)
+        task.app = self
+        self._add(task)
+        return task
+
+    def _add(self, task: Any) -> None:
+        self.registry.register(task)
+        if self.finalized:
+            task.bind(self)
+
+    def gen_task_name(self, name: str, module: str) -> str:
+        """The name of a task that was given none: `module.name`; `__main__` becomes the app's `main`."""
+        if self.main and module == "__main__":
+            module = self.main
+        elif module == "__main__" and not self.main:
+            module = "__main__"
+        return f"{module}.{name}" if module else name
+
+    @cached_property
+    def Task(self) -> Any:
+        """Base class of the tasks of this app."""
+        cls = self._task_cls
+        if isinstance(cls, str):
+            module, _, name = cls.replace(":", ".").rpartition(".")
+            cls = getattr(import_module(module), name)
+        return cls
+
+    @property
+    def tasks(self) -> TaskRegistry:
+        """The registry; reading it finishes set-up."""
+        if not self.finalized:
+            self.finalize(auto=True)
+        return self.registry
+
+    def finalize(self, auto: bool = False) -> None:
+        """Finish set-up: built-in and shared tasks join, every task is bound to its settings.
+
+        Raises:
+            RuntimeError: called implicitly although `autofinalize` is off.
+        """
+        if self.finalized:
+            return
+        with self._lock:
+            if self.finalized:
+                return
+            if auto and not self.autofinalize:
+                raise RuntimeError("the app is not finalized: call app.finalize() first (autofinalize is off)")
+            self.finalized = True
+            register_builtins(self)
+            for register in current.shared_task_registrations():
+                register(self)
+            for task in list(self.registry.values()):
+                task.bind(self)
+            for entry in self._periodic:
+                self._store_periodic(*entry)
+            self._periodic.clear()
+            self.on_after_finalize.send(sender=self)
+
+    @property
+    def current_task(self) -> Any:
+        """The task that runs here, or None."""
+        return current.get_current_task()
+
+    @property
+    def current_worker_task(self) -> Any:
+        """The task that the worker started here, or None."""
+        return current.get_current_worker_task()
+
+    # --- calling -------------------------------------------------------------------------------
+
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Send a call of a task by name; it need not be known here. Options as of `Task.apply_async`.
+
+        Raises:
+            kombu.exceptions.OperationalError: the broker could not be reached in time.
+        """
+        if self.conf.task_always_eager:
+            import warnings
+
+            from qcore.errors import AlwaysEagerIgnored
+
+            warnings.warn(
+                AlwaysEagerIgnored("task_always_eager has no effect on send_task: the message is sent"),
+                stacklevel=2,
+            )
+        task = self.registry.get_fast(name)
+        if task is not None and task.app is self:
+            for option in ("queue", "exchange", "routing_key", "priority", "serializer", "compression", "expires"):
+                value = getattr(task, option)
+                if value is not None:
+                    options.setdefault(option, value)
+        options.setdefault("task", task)
+        return cast("AsyncResult[Any]", self.caller.send(name, args, kwargs, **options))
+
+    @contextmanager
+    def bulk(self, size: int = 1000) -> Any:
+        """Send the calls of this block together, `size` messages in one round trip.
+
+        ```python
+        with app.bulk():
+            results = [add.delay(i, i) for i in range(10_000)]
+        ```
+        The messages are out when the block ends.
+
+        Raises:
+            kombu.exceptions.OperationalError: the broker could not be reached; calls of this block may be lost.
+        """
+        with self.amqp.producer.collect(size):
+            yield
+
+    def signature(self, *args: Any, **kwargs: Any) -> Signature:
+        """A signature whose tasks belong to this app."""
+        kwargs["app"] = self
+        return signature(*args, **kwargs)
+
+    def add_periodic_task(
+        self, schedule: Any, sig: Any, args: Any = (), kwargs: Any = None, name: str | None = None, **options: Any
+    ) -> str:
+        """Add an entry to `beat_schedule`; returns its key.
+
+        Args:
+            schedule: seconds, timedelta or a schedule of qbeat.
+            sig: signature of the task.
+            name: key of the entry; default the text of the signature.
+        """
+        key = name or repr(sig)
+        entry = (key, schedule, sig, tuple(args), dict(kwargs or {}), options)
+        if self.finalized:
+            self._store_periodic(*entry)
+        else:
+            self._periodic.append(entry)
+        return key
+
+    def _store_periodic(
+        self, key: str, schedule: Any, sig: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        entry = {
+            "schedule": schedule,
+            "task": sig.task,
+            "args": (*args, *sig.args),
+            "kwargs": {**sig.kwargs, **kwargs},
+            "options": {**{k: v for k, v in sig.options.items() if k != "task_id"}, **options},
+        }
+        self.conf.beat_schedule = {**(self.conf.beat_schedule or {}), key: entry}
+
+    # --- results -------------------------------------------------------------------------------
+
+    @property
+    def backend(self) -> Any:
+        """The result store of this app."""
+        backend = self._backend
+        if backend is None:
+            with self._lock:
+                if self._backend is None:
+                    self._backend = self._make_backend()
+                backend = self._backend
+        return backend
+
+    def backend_if_used(self) -> Any:
+        """The result store if anything has used it in this process, else None."""
+        return self._backend
+
+    def _make_backend(self) -> Any:
+        from qcore.backend import make_backend
+
+        return make_backend(self, self.conf.result_backend)
+
+    def AsyncResult(self, task_id: str, backend: Any = None, **kwargs: Any) -> AsyncResult[Any]:
+        """The result of the call with that id."""
+        return AsyncResult(task_id, backend=backend, app=self, **kwargs)
+
+    def GroupResult(self, group_id: str | None = None, results: Any = None, **kwargs: Any) -> GroupResult:
+        """The results of a group."""
+        return GroupResult(group_id, results, app=self, **kwargs)
+
+    def ResultSet(self, results: Any, **kwargs: Any) -> ResultSet:
+        """Any results together."""
+        return ResultSet(results, app=self, **kwargs)
+
+    # --- connections ---------------------------------------------------------------------------
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """A kombu Connection for consuming."""
+        return connections.connection_for_read(self.conf, url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """A kombu Connection for publishing."""
+        return connections.connection_for_write(self.conf, url, **options)
+
+    connection = connection_for_write
+    broker_connection = connection_for_write
+
+    @cached_property
+    def pool(self) -> Any:
+        """Pool of kombu Connections; `with app.pool.acquire(block=True) as connection`."""
+        return connections.connection_pool(self.conf)
+
+    @cached_property
+    def producer_pool(self) -> Any:
+        """Pool of kombu Producers."""
+        return connections.producer_pool(self.conf)
+
+    @contextmanager
+    def connection_or_acquire(self, connection: Any = None, pool: bool = True) -> Any:
+        """`connection` itself, else one from the pool, or a new one."""
+        if connection is not None:
+            yield connection
+        elif pool:
+            with self.pool.acquire(block=True) as pooled:
+                yield pooled
+        else:
+            with self.connection_for_write() as fresh:
+                yield fresh
+
+    @contextmanager
+    def producer_or_acquire(self, producer: Any = None) -> Any:
+        """`producer` itself, else one from the pool."""
+        if producer is not None:
+            yield producer
+        else:
+            with self.producer_pool.acquire(block=True) as pooled:
+                yield pooled
+
+    @property
+    def oid(self) -> str:
+        """Reply address of this process and thread (W1-15)."""
+        local, pid = self._local, os.getpid()
+        if getattr(local, "pid", None) != pid:
+            local.pid = pid
+            name = f"{getnode():x}-{pid:x}-{threading.get_ident():x}-{id(self):x}-{uuid4().hex}"
+            local.oid = str(uuid3(NAMESPACE_OID, name))
+        return cast("str", local.oid)
+
+    thread_oid = oid
+
+    @cached_property
+    def control(self) -> Any:
+        """Remote control of workers."""
+        from qcore.control import Control
+
+        return Control(self)
+
+    @cached_property
+    def log(self) -> Any:
+        """Logging set-up for workers and commands."""
+        from qcore.logging import Logging
+
+        return Logging(self)
+
+    # --- loading -------------------------------------------------------------------------------
+
+    @cached_property
+    def loader(self) -> Any:
+        """Imports the modules with tasks."""
+        return (self._loader or self.loader_cls)(self)
+
+    def autodiscover_tasks(
+        self, packages: Any = None, related_name: str | None = "tasks", force: bool = False
+    ) -> None:
+        """Import `related_name` of each package when modules are imported (or now, with `force`).
+
+        Args:
+            packages: names, or a function that returns them.
+        """
+        self.loader.autodiscover_tasks(packages, related_name, force=force)
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def set_current(self) -> None:
+        """Be the current app of this thread."""
+        current.set_current_app(self)
+
+    def set_default(self) -> None:
+        """Be the current app of threads that have not set one."""
+        current.set_default_app(self)
+
+    def after_fork(self) -> None:
+        """Forget the connections of the parent process; a forked child calls it first."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self.amqp.after_fork()
+        for name in ("pool", "producer_pool", "control"):
+            self.__dict__.pop(name, None)
+        self.on_after_fork.send(sender=self)
+
+    def close(self) -> None:
+        """Close connections and leave the globals; for programs that make many apps."""
+        self.amqp.close()
+        for name in ("pool", "producer_pool"):
+            pool = self.__dict__.pop(name, None)
+            if pool is not None:
+                pool.force_close_all()
+        if self._backend is not None:
+            self._backend.close()
+        current.forget_app(self)
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Attributes that packages above this one provide (`events`, `Worker`, `Beat`, …)."""
+        if name.startswith("_") or name in ("conf",):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        extensions = self.__dict__.get("_extensions")
+        if extensions is None:
+            raise AttributeError(name)
+        if name not in extensions:
+            extensions[name] = self._extension(name)
+        return extensions[name]
+
+    def _extension(self, name: str) -> Any:
+        if name in plugins.available("qcore.extensions"):
+            return plugins.load("qcore.extensions", name)(self)
+        package = _HOMES.get(name)
+        if package:
+            raise AttributeError(f"app.{name} needs the package {package}: pip install {package}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.main or '__main__'}:0x{id(self):x}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle_app, (type(self), self.main, dict(self.conf.changes))
+
+
+_HOMES = {
+    "events": "qevents",
+    "Worker": "qworker",
+    "WorkController": "qworker",
+    "worker_main": "qworker",
+    "Beat": "qbeat",
+    "start": "qcli",
+}
+
+
+def _unpickle_app(cls: type[App], main: str | None, changes: dict[str, Any]) -> App:
+    return cls(main, changes=changes, set_as_current=False)
+
+
+def app_or_default(app: App | None = None) -> App:
+    """The given app, else the current one; with `Q_TRACE_APP` in the environment a missing one is an error."""
+    if app is not None:
+        return app
+    if os.environ.get("Q_TRACE_APP"):
+        raise RuntimeError("the app chain is broken: an app should have been passed here (Q_TRACE_APP is set)")
+    return cast("App", current.get_current_app())
+
+
+def _default_app() -> App:
+    return App("default", set_as_current=False)
+
+
+current.set_default_factory(_default_app)
+
+__all__ = ["App", "LogicalClock", "app_or_default"]
