@@ -28,7 +28,7 @@ def main() -> int:
 def used_without_import(member: Path) -> set[str]:
     """What may be declared and not imported, besides siblings (found by entry point).
 
-    That is extras, since another library picks them up (redis-py its hiredis, kombu its msgpack), and what only
+    That is extras, since another library picks them up (redis-py its hiredis), and what only
     one platform needs.
     """
     project = tomllib.loads(member.read_text())["project"]
