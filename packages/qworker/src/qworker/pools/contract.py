@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from signal import SIGKILL, SIGTERM
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from attrs import field, frozen
+from attrs import frozen
 
-if TYPE_CHECKING:
-    from kombu.asynchronous import Hub
+from qcore.errors import SoftTimeLimitExceeded
 
 
 @frozen
@@ -54,8 +53,8 @@ class Runner(Protocol):
     def flush(self) -> None:
         """Send what `run` buffered (results); called before the outcomes travel back.
 
-        May be called from another thread while `run` is at work: the results of jobs that are done must not wait
-        for one that takes long.
+        May be called from another thread while `run` is at work: the results of jobs that are done must not
+        wait for one that takes long.
         """
         ...
 
@@ -67,8 +66,8 @@ class Runner(Protocol):
 class PoolEvents(Protocol):
     """What the pool reports, in the parent's loop thread.
 
-    Every work gets exactly one of `on_done`, `on_lost` and `on_timeout(soft=False)`, in the end; `on_accepted`
-    comes at most once and before it.
+    Every work gets exactly one of `on_done`, `on_lost` and `on_timeout(soft=False)`, in the end;
+    `on_accepted` comes at most once and before it.
     """
 
     def on_accepted(self, tag: int, pid: int, started: float) -> None:
@@ -82,8 +81,9 @@ class PoolEvents(Protocol):
     def on_lost(self, tag: int, pid: int, exitcode: int | None, started: bool) -> None:
         """The child died (a negative exit code is a signal), or the work was dropped.
 
-        `started` is False for work that never ran and never will: dropped by `terminate_job`, by `terminate()`,
-        or because its payload cannot be pickled. Not started work of a dead child runs elsewhere, without notice.
+        `started` is False for work that never ran and never will: dropped by `terminate_job`, by
+        `terminate()`, or because its payload cannot be pickled. Not started work of a dead child runs
+        elsewhere, without notice.
         """
         ...
 
@@ -99,6 +99,18 @@ class PoolEvents(Protocol):
         ...
 
 
+class EventHub(Protocol):
+    """The part of `kombu.asynchronous.Hub` that pools use."""
+
+    timer: Any
+
+    def add_reader(self, fd: int, callback: Callable[..., object], *args: object) -> object: ...
+
+    def add_writer(self, fd: int, callback: Callable[..., object], *args: object) -> object: ...
+
+    def remove(self, fd: int) -> None: ...
+
+
 RunnerFactory = Callable[[], Runner]
 
 
@@ -106,8 +118,8 @@ RunnerFactory = Callable[[], Runner]
 class PoolOptions:
     """Choices that all pools know; a pool refuses those that it cannot honour."""
 
-    soft_limit_error: type[BaseException] | None = None
-    """What is raised at a soft limit; None = `qcore.errors.SoftTimeLimitExceeded`."""
+    soft_limit_error: type[BaseException] = SoftTimeLimitExceeded
+    """What is raised at a soft limit; called with the limit in seconds."""
     max_tasks_per_child: int | None = None
     max_memory_per_child_kib: int | None = None
     """Resident memory, KiB."""
@@ -121,7 +133,7 @@ class PoolOptions:
     """Run the pool's loop in a thread of its own, in place of `register_with_event_loop` or `poll`."""
     name: str = "q"
     """Process and thread titles begin with it."""
-    short_seconds: float = field(default=0.005)
+    short_seconds: float = 0.005
     """A kind with a shorter average run time may be given out several at a time."""
     batch_seconds: float = 0.03
     """Expected work that one child is given at most."""
@@ -146,8 +158,8 @@ class Capabilities:
 class Pool(ABC):
     """Runs work, `concurrency` at a time.
 
-    All methods are called from one thread (the loop's), unless `options.own_thread` is set. The loop is driven by
-    `register_with_event_loop(hub)`, by calling `poll()`, or by the pool's own thread.
+    All methods are called from one thread (the loop's), unless `options.own_thread` is set. The loop is
+    driven by `register_with_event_loop(hub)`, by calling `poll()`, or by the pool's own thread.
     """
 
     name: ClassVar[str]
@@ -158,7 +170,7 @@ class Pool(ABC):
         """Start the children; returns before they are ready."""
 
     @abstractmethod
-    def register_with_event_loop(self, hub: Hub) -> None:
+    def register_with_event_loop(self, hub: EventHub) -> None:
         """Let a kombu `Hub` drive the pool; may be called again with a new hub."""
 
     @abstractmethod
@@ -198,7 +210,7 @@ class Pool(ABC):
 
     @abstractmethod
     def join(self, timeout: float | None = None) -> bool:
-        """After `close()`: run everything to its end, stop the children; False if `timeout` seconds passed first."""
+        """Close, run everything to its end, stop the children; False if `timeout` seconds passed first."""
 
     @abstractmethod
     def terminate(self) -> None:

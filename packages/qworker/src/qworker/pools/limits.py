@@ -1,9 +1,9 @@
 """Where time limits may strike: only while the user's code runs.
 
-A pool opens a `Limiter` for the job that it is about to run. The runner brackets the call of the user's function
-with `guard()` (or awaits `aguard(coroutine)`), and user code may hold a limit off for a critical stretch with
-`shield()`. An exception for a soft limit is raised inside a guard and outside every shield, never while results
-are encoded, stored or acknowledged.
+A pool opens a `Limiter` for the job that it is about to run. The runner brackets the call of the user's
+function with `guard()` (or awaits `aguard(coroutine)`), and user code may hold a limit off for a critical
+stretch with `shield()`. An exception for a soft limit is raised inside a guard and outside every shield,
+never while results are encoded, stored or acknowledged.
 """
 
 from __future__ import annotations
