@@ -1,0 +1,72 @@
+"""Errors become one line that says what to do, and an exit code (those of `sysexits.h`).
+
+0 ok · 1 failure · 64 usage · 69 nobody answered, or the broker is away · 73 a file cannot be created · 78 configuration
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+EX_FAILURE = 1
+EX_USAGE = 64
+EX_UNAVAILABLE = 69
+EX_CANTCREAT = 73
+EX_CONFIG = 78
+
+
+class Problem(click.ClickException):
+    """Ends the command with a line on stderr."""
+
+    exit_code = EX_FAILURE
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+
+class UsageProblem(Problem):
+    """The command line is wrong."""
+
+    exit_code = EX_USAGE
+
+
+class Unavailable(Problem):
+    """Nobody answered."""
+
+    exit_code = EX_UNAVAILABLE
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors that users meet into a `Problem`; anything else passes with its traceback."""
+    from qcore import errors
+
+    try:
+        yield
+    except errors.ImproperlyConfigured as exc:
+        raise Problem(f"configuration: {exc}", EX_CONFIG) from exc
+    except errors.MissingPackageError as exc:
+        raise Problem(str(exc), EX_CONFIG) from exc
+    except ImportError as exc:
+        # A broken module of the user's: its own traceback is what helps.
+        lines = traceback.format_exception(type(exc), exc, exc.__traceback__)
+        raise Problem("".join(lines).rstrip(), EX_CONFIG) from exc
+    except errors.NotRegistered as exc:
+        raise Problem(f"unknown task {exc}") from exc
+    except errors.BackendError as exc:
+        raise Unavailable(f"the result store: {exc}") from exc
+    except Exception as exc:
+        if _is_connection_error(exc):
+            raise Unavailable(f"the broker cannot be reached: {exc}") from exc
+        raise
+
+
+def _is_connection_error(exc: BaseException) -> bool:
+    from qcore import errors
+
+    return isinstance(exc, (errors.OperationalError, ConnectionError))
