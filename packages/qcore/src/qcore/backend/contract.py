@@ -50,6 +50,8 @@ class Backend(ABC):
     supports_native_join: bool
     """Whether many results can be awaited together without asking for each."""
     supports_chords: bool
+    writes_nothing: bool
+    """Whether results are thrown away."""
     supports_messages: bool
     """Whether every state change reaches a waiting client (`on_message`)."""
     persistent: bool
@@ -136,6 +138,10 @@ class Backend(ABC):
     @abstractmethod
     def await_record(self, task_id: str, timeout: float | None = None) -> Awaitable[ResultRecord]:
         """The terminal record, without blocking the running event loop; raises as `wait`."""
+
+    @abstractmethod
+    def watch(self, task_id: str, callback: OnRecord) -> Callable[[], None]:
+        """Call `callback(record)` from a helper thread once the task is over; what is returned stops it."""
 
     @abstractmethod
     def on_send(self, task_id: str) -> None:
