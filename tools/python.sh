@@ -1,5 +1,4 @@
-# Sourced: sets $root (the project's directory) and $PYTHON (a Python 3.11 or newer that has pip or ensurepip), or stops.
-root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
+# Sourced: sets $PYTHON to a Python 3.11 or newer that has pip or ensurepip, or stops.
 usable='import sys, importlib.util as u
 sys.exit(sys.version_info < (3, 11) or sys.version_info >= (3, 15) or not (u.find_spec("pip") or u.find_spec("ensurepip")))'
 for PYTHON in ${Q_PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
