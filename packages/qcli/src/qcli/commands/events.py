@@ -34,7 +34,8 @@ def events(
     if camera:
         from qevents.snapshot import evcam
 
-        evcam(camera, freq=frequency, maxrate=maxrate, loglevel=loglevel, app=app)
+        app.log.setup(loglevel)
+        evcam(app, camera, freq=frequency, maxrate=maxrate)
         return
     if not (dump or as_json):
         raise UsageProblem("choose what to show: --dump (text), --json (lines of JSON) or --camera CLASS (snapshots)")
