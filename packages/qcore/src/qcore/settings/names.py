@@ -49,3 +49,9 @@ def looks_like_setting(name: str, value: object) -> bool:
     if name.partition("_")[0] in _PREFIXES:
         return bool(difflib.get_close_matches(name, list(OPTIONS), n=1, cutoff=0.75))
     return bool(difflib.get_close_matches(name, list(OPTIONS), n=1, cutoff=0.88))
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of `known` that is spelt most like `name`, None when none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return near[0] if near else None
