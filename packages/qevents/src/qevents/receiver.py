@@ -25,6 +25,7 @@ Event = dict[str, Any]
 Handler = Callable[[Event], object]
 
 HEARTBEAT_CHECK_SECONDS = 1.0
+SUBSCRIBE_SECONDS = 0.1
 
 
 class Clock(Protocol):
@@ -149,6 +150,7 @@ class EventReceiver:
         with _lost_means_lost(connection):
             consumer = self._consume(connection, lambda body, message: messages.append((body, message)))
             if wakeup:
+                self._listen_first(connection)
                 self.wakeup_workers(connection, consumer.channel)
         try:
             heard = time.monotonic()
@@ -174,6 +176,12 @@ class EventReceiver:
         )
         consumer.consume()
         return consumer
+
+    def _listen_first(self, connection: Any) -> None:
+        """Let a transport subscribe before the workers are woken: Redis does so when it first waits."""
+        if self.exchange.type == "fanout":
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=SUBSCRIBE_SECONDS)
 
     def _drain(self, connection: Any, timeout: float | None, heard: float) -> None:
         """Take what the broker has, after waiting a while; raise when nothing came for `timeout` seconds."""
