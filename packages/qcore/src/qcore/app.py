@@ -20,6 +20,7 @@ from uuid import NAMESPACE_OID, getnode, uuid3, uuid4
 
 from qcore import connections, current, plugins, signals
 from qcore.amqp import AMQP
+from qcore.backend.making import make_backend
 from qcore.builtins import register_builtins
 from qcore.calling import Caller
 from qcore.canvas import Signature, signature
@@ -76,7 +77,7 @@ class App:
         **settings: any setting by name.
 
     Raises:
-        ImproperlyConfigured: on first use, when a setting is unknown or of the wrong type.
+        ImproperlyConfigured: a setting is unknown or of the wrong type; for a configuration source on first use.
     """
 
     task_cls: Any = Task
@@ -127,10 +128,8 @@ class App:
         for name, value in (("broker_url", broker), ("result_backend", backend), ("include", include)):
             if value is not None:
                 keywords[name] = value
-        self.conf: Any = Settings(
-            keywords,
-            on_configure=self._before_configure,
-            on_configured=self._after_configure,
+        self.conf = Settings(
+            keywords, on_configure=self._before_configure, on_after_configure=self._after_configure
         )
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
@@ -156,29 +155,19 @@ class App:
             force: read at once.
             namespace: prefix of the names there, such as `Q`.
         """
-        self.conf.add_object(obj, silent=silent, namespace=namespace)
-        if force:
-            self.conf.load()
+        self.conf.config_from_object(obj, namespace=namespace or "", silent=silent, force=force)
 
-    def config_from_envvar(self, variable: str, silent: bool = False, force: bool = False) -> bool:
+    def config_from_envvar(self, variable: str, silent: bool = False, force: bool = False) -> None:
         """Take settings from the module that an environment variable names.
 
         Raises:
             ImproperlyConfigured: the variable is not set, unless `silent`.
         """
-        name = os.environ.get(variable)
-        if not name:
-            if silent:
-                return False
-            raise ImproperlyConfigured(
-                f"the environment variable {variable} is not set: it must name a module with settings"
-            )
-        self.config_from_object(name, silent=silent, force=force)
-        return True
+        self.conf.config_from_envvar(variable, silent=silent, force=force)
 
-    def config_from_cmdline(self, argv: Iterable[str], namespace: str | None = None) -> None:
+    def config_from_cmdline(self, argv: Iterable[str], namespace: str = "worker") -> None:
         """Take settings from `name=value` arguments."""
-        self.conf.add_cmdline(argv, namespace=namespace)
+        self.conf.config_from_cmdline(argv, namespace)
 
     def add_defaults(self, source: Any) -> None:
         """Add defaults (a mapping, or a function that returns one) below everything else."""
@@ -466,8 +455,6 @@ class App:
         return self._backend
 
     def _make_backend(self) -> Any:
-        from qcore.backend import make_backend
-
         return make_backend(self, self.conf.result_backend)
 
     def AsyncResult(self, task_id: str, backend: Any = None, **kwargs: Any) -> AsyncResult[Any]:
@@ -620,7 +607,8 @@ class App:
 
     def _extension(self, name: str) -> Any:
         if name in plugins.available("qcore.extensions"):
-            return plugins.load("qcore.extensions", name)(self)
+            factory: Any = plugins.load("qcore.extensions", name)
+            return factory(self)
         package = _HOMES.get(name)
         if package:
             raise AttributeError(f"app.{name} needs the package {package}: pip install {package}")
