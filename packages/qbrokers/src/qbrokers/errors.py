@@ -13,9 +13,9 @@
         ├── DatabaseCorrupt                 not a database, or a damaged one
         └── NotABroker                      a database of another program or of a newer version
 
-The SQLite transport lists `BrokerUnavailable` and `BrokerUnusable` in `Transport.connection_errors`, and only the
-former in `Transport.recoverable_connection_errors`: kombu retries what can get better, and reports the rest at once.
-Errors of a channel (no such exchange, another exchange type) are kombu's own `ChannelError`s.
+The SQLite transport lists `BrokerUnavailable` and `BrokerUnusable` in `Transport.connection_errors`, and only
+the former in `Transport.recoverable_connection_errors`: kombu retries what can get better, and reports the
+rest at once. Errors of a channel (no such exchange, another exchange type) are kombu's own `ChannelError`s.
 """
 
 from __future__ import annotations

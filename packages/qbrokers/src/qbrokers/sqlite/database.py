@@ -35,8 +35,8 @@ _ERRORS: dict[int, type[BrokerUnavailable] | type[BrokerUnusable]] = {
 }
 _READONLY_BUT_MOVED = {sqlite3.SQLITE_READONLY_DBMOVED}
 
-# SQLite's own wait sleeps longer and longer, up to 100 ms. We let it wait shortly and ask again, so that a lock
-# that becomes free is taken within a few milliseconds.
+# SQLite's own wait sleeps longer and longer, up to 100 ms. We let it wait shortly and ask again, so that a
+# lock that becomes free is taken within a few milliseconds.
 _SQLITE_WAIT_SECONDS = 0.01
 _RETRY_SECONDS = 0.001
 
@@ -46,14 +46,14 @@ T = TypeVar("T")
 class Database:
     """A connection to the file that threads share, one transaction at a time.
 
-    It opens when it is first used, and again after a fork. When the file was deleted or replaced it stays unusable
-    (`gone`): what was declared in the old file is lost, so a new connection to the broker is needed.
+    It opens when it is first used, and again after a fork. When the file was deleted or replaced it stays
+    unusable (`gone`): what was declared in the old file is lost, so a new connection to the broker is needed.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.gone = False
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._identity: tuple[int, int] | None = None
@@ -61,13 +61,14 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the write lock of the file; commit at the end, or undo everything when an exception leaves the block.
+        """Hold the write lock of the file; commit at the end, or undo everything when an exception leaves the
+        block.
 
         Raises:
             BrokerUnavailable: Locked too long, full, deleted; nothing of the block is stored.
             BrokerUnusable: Not writable, damaged, not ours.
         """
-        with self._lock:
+        with self.lock:
             connection = self._begin()
             try:
                 yield connection
@@ -85,7 +86,7 @@ class Database:
         Raises:
             BrokerUnavailable, BrokerUnusable: As for `transaction`.
         """
-        with self._lock:
+        with self.lock:
             connection = self._opened()
             try:
                 return self._patiently(lambda: connection.execute(sql, parameters).fetchall())
@@ -98,12 +99,12 @@ class Database:
         Raises:
             BrokerUnavailable, BrokerUnusable: As for `transaction`.
         """
-        with self._lock:
+        with self.lock:
             self._opened()
 
     def close(self) -> None:
         """Close the connection; a later use opens it again."""
-        with self._lock:
+        with self.lock:
             connection, self._connection = self._connection, None
             if connection is not None and self._pid == os.getpid():
                 connection.close()
@@ -114,7 +115,7 @@ class Database:
         Raises:
             BrokerUnavailable, BrokerUnusable: As for `transaction`.
         """
-        with self._lock:
+        with self.lock:
             connection = self._opened()
             try:
                 self._patiently(lambda: connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall())
@@ -124,15 +125,15 @@ class Database:
     # -- forks
 
     def before_fork(self) -> None:
-        self._lock.acquire()
+        self.lock.acquire()
         if self._connection is not None and not self._connection.in_transaction:
             self.close()
 
     def after_fork_in_parent(self) -> None:
-        self._lock.release()
+        self.lock.release()
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._connection = None
 
     # -- inside

@@ -1,11 +1,12 @@
 """Keeps SQLite connections out of forked children.
 
-SQLite counts the locks of a file per process, in memory. A child inherits the counts but not the locks (POSIX record
-locks stay with the parent), so even a connection that the child opens itself would believe in locks that it does not
-have, and another process could remove the write-ahead log under it. Therefore every connection is closed
-before the fork, and both sides open a new one when they need it.
+SQLite counts the locks of a file per process, in memory. A child inherits the counts but not the locks (POSIX
+record locks stay with the parent), so even a connection that the child opens itself would believe in locks
+that it does not have, and another process could remove the write-ahead log under it. Therefore every
+connection is closed before the fork, and both sides open a new one when they need it.
 
-The set below is the one piece of global state: fork hooks are global to the process, and cannot be removed again.
+The set below is the one piece of global state: fork hooks are global to the process, and cannot be removed
+again.
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ class Options:
         durability: `"normal"` survives the death of any process; `"full"` survives a power cut as well,
             at the price of one fsync per transaction.
         max_bytes: Size that the database file does not outgrow; 0 means no limit.
-        deadletter_queue: Queue for messages that no binding matches; empty means they are dropped, as AMQP does.
-        queue_order_strategy: `"round_robin"` shares a claim among the queues, `"priority"` empties the
-            queues in the order in which they were consumed, `"sorted"` in the order of their names.
+        deadletter_queue: Queue for messages that no binding matches; empty means they are dropped, as AMQP
+            does. queue_order_strategy: `"round_robin"` shares a claim among the queues, `"priority"` empties
+            the queues in the order in which they were consumed, `"sorted"` in the order of their names.
     """
 
     path: str

@@ -1,11 +1,13 @@
 """The tables of a SQLite broker, and how a file is prepared.
 
-A message is written once into `message` and never changed. Its place is in exactly one of three narrow tables:
-`ready` (in the order of delivery), `delayed` (in the order of the due time) or `claimed` (with the consumer that
-has it). Moving a message is then a few bytes, however big its body is, and an acknowledged message leaves nothing.
+A message is written once into `message` and never changed. Its place is in exactly one of three narrow
+tables: `ready` (in the order of delivery), `delayed` (in the order of the due time) or `claimed` (with the
+consumer that has it). Moving a message is then a few bytes, however big its body is, and an acknowledged
+message leaves nothing.
 
-`rank` is 9 minus the priority, so that ascending order is order of delivery. Numbers of messages only ever grow:
-within a rank the number is the order of publishing, and a message that is returned stands in front again.
+`rank` is 9 minus the priority, so that ascending order is order of delivery. Numbers of messages only ever
+grow: within a rank the number is the order of publishing, and a message that is returned stands in front
+again.
 """
 
 from __future__ import annotations
@@ -91,9 +93,9 @@ CREATE TABLE claimed (
 def prepare(connection: sqlite3.Connection, options: Options) -> None:
     """Set the pragmas of a new connection, and create the tables when the file is new.
 
-    WAL lets readers and one writer work at the same time. `synchronous=NORMAL` syncs at checkpoints only: whatever
-    process is killed, no committed transaction is lost; a power cut may undo the last ones, but never damages the
-    file. `synchronous=FULL` (`durability=full`) syncs every commit.
+    WAL lets readers and one writer work at the same time. `synchronous=NORMAL` syncs at checkpoints only:
+    whatever process is killed, no committed transaction is lost; a power cut may undo the last ones, but
+    never damages the file. `synchronous=FULL` (`durability=full`) syncs every commit.
 
     Raises:
         sqlite3.Error: For the caller to translate.

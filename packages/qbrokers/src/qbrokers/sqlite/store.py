@@ -1,0 +1,450 @@
+"""The broker's operations on its file: declare, put, claim, settle. Knows nothing of kombu's channels."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from amqp.exceptions import NotFound, PreconditionFailed
+from attrs import frozen
+
+from qbrokers.errors import LeaseLost
+
+from . import peers, topology
+from .codec import Row
+from .database import Database
+from .options import Options
+from .topology import Topology
+from .wakeup import Bells
+
+_PUT_MESSAGE = "INSERT INTO message (id, queue_id, rank, expires, head, body) VALUES (?, ?, ?, ?, ?, ?)"
+_PUT_READY = "INSERT INTO ready (queue_id, rank, id, deliveries) VALUES (?, ?, ?, 0)"
+_PUT_DELAYED = "INSERT INTO delayed (queue_id, due, id, rank) VALUES (?, ?, ?, ?)"
+_DUE = (
+    "INSERT INTO ready (queue_id, rank, id, deliveries)"
+    " SELECT queue_id, rank, id, 0 FROM delayed WHERE queue_id = ? AND due <= ?"
+)
+_NOT_DELAYED = "DELETE FROM delayed WHERE queue_id = ? AND due <= ?"
+_NEXT = (
+    "SELECT r.rank, r.id, r.deliveries, m.expires, m.head, m.body"
+    " FROM ready r JOIN message m ON m.id = r.id WHERE r.queue_id = ? ORDER BY r.rank, r.id LIMIT ?"
+)
+_NOT_READY = "DELETE FROM ready WHERE queue_id = ? AND rank = ? AND id = ?"
+_CLAIM = "INSERT INTO claimed (id, owner_id, queue_id, rank, deliveries) VALUES (?, ?, ?, ?, ?)"
+_DROP_MESSAGE = "DELETE FROM message WHERE id = ?"
+_DROP_OWN_MESSAGE = (
+    "DELETE FROM message WHERE id = ?"
+    " AND EXISTS (SELECT 1 FROM claimed c WHERE c.id = message.id AND c.owner_id = ?)"
+)
+_DROP_CLAIM = "DELETE FROM claimed WHERE id = ? AND owner_id = ?"
+_RETURN = (
+    "INSERT INTO ready (queue_id, rank, id, deliveries)"
+    " SELECT queue_id, rank, id, deliveries - ? FROM claimed WHERE id = ? AND owner_id = ?"
+)
+_EXPIRED = (
+    "SELECT m.id, m.queue_id, m.rank FROM message m WHERE m.expires < ?"
+    " AND NOT EXISTS (SELECT 1 FROM claimed c WHERE c.id = m.id) LIMIT 1000"
+)
+
+
+class Claim(NamedTuple):
+    """A message that this owner has now."""
+
+    id: int
+    queue_id: int
+    earlier_deliveries: int
+    head: str
+    body: bytes
+
+
+class Wish(NamedTuple):
+    """How many messages a consumer can take from a queue."""
+
+    queue_id: int
+    limit: int
+    no_ack: bool
+
+
+class Addressed(NamedTuple):
+    """A row and where it goes."""
+
+    row: Row
+    exchange: str
+    routing_key: str
+
+
+@frozen
+class Settlement:
+    """What became of claimed messages.
+
+    Attributes:
+        done: Ids of messages to delete (acknowledged, or rejected for good).
+        returned: Ids of delivered messages to put back.
+        untouched: Ids of messages to put back that nobody has seen: this was no delivery.
+    """
+
+    done: Sequence[int] = ()
+    returned: Sequence[int] = ()
+    untouched: Sequence[int] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.done or self.returned or self.untouched)
+
+
+class Store:
+    """All that happens to messages, each method one transaction."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.directory = peers.directory_of(options.path)
+        self.database = Database(options)
+        self._topology = Topology()
+        self._bells = Bells(self.directory)
+        self._watch = peers.Watch(self.directory)
+
+    # -- declarations
+
+    def declare_exchange(self, name: str, type: str) -> None:
+        """Create an exchange; raises PreconditionFailed when it exists with another type."""
+        if self.topology().exchanges.get(name) == type:
+            return
+        with self._transaction() as connection:
+            known = self._fresh(connection).exchanges.get(name)
+            if known is None:
+                connection.execute("INSERT INTO exchange VALUES (?, ?)", (name, type))
+                topology.changed(connection)
+            elif known != type:
+                raise PreconditionFailed(f"exchange {name!r} is of type {known}, not {type}")
+
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange and its bindings."""
+        with self._transaction() as connection:
+            for table, column in (("exchange", "name"), ("binding", "exchange")):
+                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
+            topology.changed(connection)
+
+    def declare_queue(self, name: str, temporary: bool, arguments: dict[str, object]) -> tuple[int, int]:
+        """Create a queue when it is missing; return the numbers of waiting messages and of consumers."""
+        with self._transaction() as connection:
+            topology.add_queue(connection, name, temporary, arguments)
+            queue_id = self._fresh(connection).queues[name].id
+            (consumers,) = connection.execute(
+                "SELECT count(*) FROM consumer WHERE queue_id = ?", (queue_id,)
+            ).fetchone()
+        return self.count(name), consumers
+
+    def bind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Let an exchange route to a queue; raises NotFound when one of them does not exist."""
+        with self._transaction() as connection:
+            known = self._fresh(connection)
+            if exchange not in known.exchanges:
+                raise NotFound(f"no exchange {exchange!r}: declare it before binding {queue!r} to it")
+            if queue not in known.queues:
+                raise NotFound(f"no queue {queue!r}: declare it before binding it")
+            row = (exchange, routing_key, known.queues[queue].id)
+            if connection.execute("INSERT OR IGNORE INTO binding VALUES (?, ?, ?)", row).rowcount:
+                topology.changed(connection)
+
+    def unbind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Undo `bind`; nothing happens when there is no such binding."""
+        with self._transaction() as connection:
+            record = self._fresh(connection).queues.get(queue)
+            if record is not None:
+                row = (exchange, routing_key, record.id)
+                connection.execute(
+                    "DELETE FROM binding WHERE exchange = ? AND routing_key = ? AND queue_id = ?", row
+                )
+                topology.changed(connection)
+
+    def delete_queue(self, name: str, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue with its messages, unless it has consumers or messages and that matters.
+
+        Returns:
+            The number of waiting messages that were deleted.
+        """
+        with self._transaction() as connection:
+            known = self._fresh(connection)
+            record = known.queues.get(name)
+            if (
+                record is None
+                or (if_unused and known.listeners.get(record.id))
+                or (if_empty and self.count(name))
+            ):
+                return 0
+            return topology.delete_queues(connection, [record.id])
+
+    def purge(self, name: str) -> int:
+        """Delete the waiting messages of a queue; return their number."""
+        with self._transaction() as connection:
+            record = self._fresh(connection).queues.get(name)
+            return topology.purge(connection, record.id) if record else 0
+
+    def count(self, name: str) -> int:
+        """Return how many messages wait in a queue, those that are not due included."""
+        record = self.topology().queues.get(name)
+        if record is None:
+            return 0
+        rows = self.database.read(
+            "SELECT count(*) FROM ready WHERE queue_id = ?"
+            " UNION ALL SELECT count(*) FROM delayed WHERE queue_id = ?",
+            (record.id, record.id),
+        )
+        return sum(number for (number,) in rows)
+
+    def topology(self) -> Topology:
+        """Return exchanges, queues, bindings as they are now."""
+        with self.database.lock:
+            generation = self.database.read("SELECT generation FROM counter")[0][0]
+            if generation != self._topology.generation:
+                with self._transaction() as connection:
+                    self._fresh(connection)
+            return self._topology
+
+    # -- publishing
+
+    def put(self, messages: Sequence[Addressed]) -> None:
+        """Store messages in the queues that they are routed to: all, or none and an exception.
+
+        Raises:
+            NotFound: An exchange does not exist.
+        """
+        if all(message.exchange for message in messages):
+            known = self.topology()
+            if not any(self._is_wanted(known, message) for message in messages):
+                return
+        with self._transaction() as connection:
+            tokens = self._put_all(connection, messages)
+        self._bells.ring(tokens)
+
+    def _is_wanted(self, known: Topology, message: Addressed) -> bool:
+        # An event that nobody listens to needs no transaction.
+        return bool(_route(known, message.exchange, message.routing_key) or self.options.deadletter_queue)
+
+    def _put_all(self, connection: sqlite3.Connection, messages: Sequence[Addressed]) -> set[str]:
+        self._fresh(connection)
+        (first,) = connection.execute("SELECT next_message FROM counter").fetchone()
+        now = time.time()
+        bodies, ready, delayed = [], [], []
+        queue_ids: set[int] = set()
+        id = first
+        for row, exchange, routing_key in messages:
+            for queue_id in self._targets(connection, exchange, routing_key):
+                ttl = self._topology.ttls.get(queue_id)
+                expires = row.expires if ttl is None else min(row.expires or now + ttl, now + ttl)
+                bodies.append((id, queue_id, row.rank, expires, row.head, row.body))
+                if row.due > now:
+                    delayed.append((queue_id, row.due, id, row.rank))
+                else:
+                    ready.append((queue_id, row.rank, id))
+                queue_ids.add(queue_id)
+                id += 1
+        connection.executemany(_PUT_MESSAGE, bodies)
+        connection.executemany(_PUT_READY, ready)
+        connection.executemany(_PUT_DELAYED, delayed)
+        connection.execute("UPDATE counter SET next_message = ?", (id,))
+        return self._topology.tokens(queue_ids)
+
+    def _targets(self, connection: sqlite3.Connection, exchange: str, routing_key: str) -> Sequence[int]:
+        if exchange:
+            found = _route(self._topology, exchange, routing_key)
+            if found or not self.options.deadletter_queue:
+                return found
+            routing_key = self.options.deadletter_queue
+        record = self._topology.queues.get(routing_key)
+        if record is None:
+            # Nothing is lost because its queue was not declared yet.
+            topology.add_queue(connection, routing_key, False, {})
+            record = self._fresh(connection).queues[routing_key]
+        return (record.id,)
+
+    # -- consuming
+
+    def peek(self, queue_ids: Sequence[int]) -> tuple[list[int], float | None]:
+        """Return those of the queues that have something ready, and when the next delayed message is due."""
+        marks = ",".join("?" * len(queue_ids))
+        ready = self.database.read(
+            f"SELECT id FROM queue WHERE id IN ({marks})"
+            " AND (EXISTS (SELECT 1 FROM ready WHERE queue_id = queue.id)"
+            " OR EXISTS (SELECT 1 FROM delayed WHERE queue_id = queue.id AND due <= ?))",
+            (*queue_ids, time.time()),
+        )
+        due = self.database.read(f"SELECT min(due) FROM delayed WHERE queue_id IN ({marks})", queue_ids)[0][0]
+        return [id for (id,) in ready], due
+
+    def settle_and_claim(
+        self, owner_id: int, settlement: Settlement, wishes: Sequence[Wish]
+    ) -> list[list[Claim]]:
+        """Settle claimed messages and claim new ones, in one transaction.
+
+        Args:
+            owner_id: Whose messages; settling others' has no effect.
+            settlement: What became of earlier claims.
+            wishes: What to claim.
+
+        Returns:
+            The claimed messages, a list for each wish.
+
+        Raises:
+            LeaseLost: This owner was declared lost, others have its messages.
+        """
+        queue_ids: list[int] = []
+        with self._transaction() as connection:
+            if not connection.execute("UPDATE owner SET beat = beat + 1 WHERE id = ?", (owner_id,)).rowcount:
+                raise LeaseLost(self.options.path)
+            if settlement:
+                queue_ids = _settle(connection, owner_id, settlement)
+            now = time.time()
+            claims = [_claim(connection, owner_id, wish, now) for wish in wishes]
+            tokens = self._fresh(connection).tokens(queue_ids)
+        self._bells.ring(tokens)
+        return claims
+
+    # -- owners
+
+    def join(self, peer: peers.Peer) -> None:
+        """Register an owner, and clear away what dead ones left behind."""
+        with self._transaction() as connection:
+            peer.register(connection, self.options.lease_seconds)
+            known = {token for (token,) in connection.execute("SELECT token FROM owner")}
+        peers.remove_orphans(self.directory, known)
+        self.rescue()
+
+    def leave(self, owner_id: int, settlement: Settlement = Settlement()) -> None:
+        """Settle, return all other messages of the owner and delete the owner."""
+        with self._transaction() as connection:
+            queue_ids = _settle(connection, owner_id, settlement)
+            queue_ids += peers.release(connection, owner_id)
+            tokens = self._fresh(connection).tokens(queue_ids)
+        self._bells.ring(tokens)
+
+    def listen(self, owner_id: int, tag: str, queue: str) -> int:
+        """Register a consumer; return the id of the queue, which is created when it is missing."""
+        with self._transaction() as connection:
+            if queue not in self._fresh(connection).queues:
+                topology.add_queue(connection, queue, False, {})
+            queue_id = self._fresh(connection).queues[queue].id
+            connection.execute("INSERT INTO consumer VALUES (?, ?, ?)", (owner_id, tag, queue_id))
+            connection.execute("UPDATE queue SET had_consumer = 1 WHERE id = ?", (queue_id,))
+            topology.changed(connection)
+        return queue_id
+
+    def unlisten(self, owner_id: int, tag: str, queue_id: int) -> None:
+        """Remove a consumer, and the queue when it is temporary and this was its last consumer."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM consumer WHERE owner_id = ? AND tag = ?", (owner_id, tag))
+            connection.execute("UPDATE queue SET used = ? WHERE id = ?", (time.time(), queue_id))
+            topology.changed(connection)
+            topology.delete_queues(connection, topology.abandoned_queues(connection))
+
+    def beat(self, owner_id: int) -> bool:
+        """Renew the lease; return False when the owner was declared lost."""
+        with self._transaction() as connection:
+            return bool(
+                connection.execute("UPDATE owner SET beat = beat + 1 WHERE id = ?", (owner_id,)).rowcount
+            )
+
+    def rescue(self) -> int:
+        """Return the messages of lost owners to their queues; return the number of such owners."""
+        owners = self.database.read("SELECT id, token, lease_seconds, beat FROM owner")
+        lost = self._watch.lost(owners)
+        for id, token in lost:
+            self.leave(id)
+            if peers.is_dead(self.directory, token):
+                peers.remove_files(self.directory, token)
+        return len(lost)
+
+    def tidy(self) -> None:
+        """Drop expired messages and abandoned queues, give free pages back to the file system."""
+        if self.database.read("SELECT 1 FROM message WHERE expires < ? LIMIT 1", (time.time(),)):
+            with self._transaction() as connection:
+                _drop_expired(connection)
+        expirable = "SELECT 1 FROM queue WHERE used + expires_seconds < ? LIMIT 1"
+        if self.database.read(expirable, (time.time(),)):
+            with self._transaction() as connection:
+                topology.delete_queues(connection, topology.abandoned_queues(connection))
+        free, pages = (
+            self.database.read(f"PRAGMA {name}")[0][0] for name in ("freelist_count", "page_count")
+        )
+        if free > 1000 and free * 2 > pages:
+            self.database.vacuum_some(1000)
+
+    def after_fork_in_child(self) -> None:
+        """Let go of the descriptors that the parent opened; the database does so itself."""
+        self._bells.forget()
+
+    def close(self) -> None:
+        """Close the file and the pipes to others."""
+        self._bells.close()
+        self.database.close()
+
+    # -- inside
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self.database.transaction() as connection:
+                yield connection
+        except BaseException:
+            # What was read of the topology may have been undone.
+            self._topology = Topology()
+            raise
+
+    def _fresh(self, connection: sqlite3.Connection) -> Topology:
+        (generation,) = connection.execute("SELECT generation FROM counter").fetchone()
+        if generation != self._topology.generation:
+            self._topology = topology.load(connection, generation)
+            self._bells.keep_only({t for tokens in self._topology.listeners.values() for t in tokens})
+        return self._topology
+
+
+def _route(known: Topology, exchange: str, routing_key: str) -> list[int]:
+    try:
+        return known.route(exchange, routing_key)
+    except KeyError:
+        raise NotFound(f"no exchange {exchange!r}: declare it before publishing to it") from None
+
+
+def _claim(connection: sqlite3.Connection, owner_id: int, wish: Wish, now: float) -> list[Claim]:
+    queue_id = wish.queue_id
+    if connection.execute(_DUE, (queue_id, now)).rowcount:
+        connection.execute(_NOT_DELAYED, (queue_id, now))
+    claims, taken, expired, claimed = [], [], [], []
+    for rank, id, deliveries, expires, head, body in connection.execute(_NEXT, (queue_id, wish.limit)):
+        taken.append((queue_id, rank, id))
+        if expires is not None and expires <= now:
+            expired.append((id,))
+            continue
+        claims.append(Claim(id, queue_id, deliveries, head, body))
+        claimed.append((id, owner_id, queue_id, rank, deliveries + 1))
+    connection.executemany(_NOT_READY, taken)
+    if wish.no_ack:
+        expired.extend((claim.id,) for claim in claims)
+    else:
+        connection.executemany(_CLAIM, claimed)
+    connection.executemany(_DROP_MESSAGE, expired)
+    return claims
+
+
+def _settle(connection: sqlite3.Connection, owner_id: int, settlement: Settlement) -> list[int]:
+    done = [(id, owner_id) for id in settlement.done]
+    connection.executemany(_DROP_OWN_MESSAGE, done)
+    connection.executemany(_DROP_CLAIM, done)
+    queue_ids: list[int] = []
+    for uncounted, ids in ((0, settlement.returned), (1, settlement.untouched)):
+        for id in ids:
+            queue_ids += [
+                q for (q,) in connection.execute("SELECT queue_id FROM claimed WHERE id = ?", (id,))
+            ]
+            connection.execute(_RETURN, (uncounted, id, owner_id))
+            connection.execute(_DROP_CLAIM, (id, owner_id))
+    return queue_ids
+
+
+def _drop_expired(connection: sqlite3.Connection) -> None:
+    for id, queue_id, rank in connection.execute(_EXPIRED, (time.time(),)).fetchall():
+        connection.execute(_NOT_READY, (queue_id, rank, id))
+        connection.execute("DELETE FROM delayed WHERE queue_id = ? AND id = ?", (queue_id, id))
+        connection.execute(_DROP_MESSAGE, (id,))
