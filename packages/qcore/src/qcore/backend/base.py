@@ -14,8 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from qcore import states
-from qcore.errors import BackendStoreError, EncodeError, ImproperlyConfigured, TimeoutError
+from qcore import (
+    errors,  # kombu's classes are looked up there on first use
+    states,
+)
+from qcore.errors import BackendStoreError, ImproperlyConfigured, TimeoutError
 
 from .codec import Codec
 from .contract import Backend, GroupLike, OnRecord
@@ -87,7 +90,7 @@ class BaseBackend(Backend):
         meta = as_meta(record, self.codec.value_to_wire(record.result))
         try:
             return self.codec.encode(meta)
-        except EncodeError:
+        except errors.EncodeError:
             if not record.extended or not self.codec.encodable(meta["result"]):
                 raise
             for field in ("args", "kwargs"):  # only for display; they must not cost the result

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
+from qcore import errors  # kombu's classes are looked up there on first use
 from qcore.edge import kombu
-from qcore.errors import ContentDisallowed, EncodeError, ImproperlyConfigured
+from qcore.errors import ImproperlyConfigured
 
 from .exceptions import to_wire
 from .record import ResultRecord
@@ -96,9 +97,11 @@ class Codec:
                 return self._json_encode(value)
             return cast("str | bytes", self._registry.dumps(value, serializer=self.serializer)[2])
         except RecursionError as exc:
-            raise EncodeError(f"the value is nested too deeply, or holds itself: {exc}") from exc
+            raise errors.EncodeError(f"the value is nested too deeply, or holds itself: {exc}") from exc
         except Exception as exc:
-            raise EncodeError(f"cannot be encoded with the serializer {self.serializer!r}: {exc}") from exc
+            raise errors.EncodeError(
+                f"cannot be encoded with the serializer {self.serializer!r}: {exc}"
+            ) from exc
 
     def decode(self, payload: Any) -> Any:
         """What `encode` made.
@@ -110,7 +113,7 @@ class Codec:
         if self.is_json:
             return self._json_decode(payload)
         if self.content_type not in self._accepted:  # pragma: no cover - own type is always accepted
-            raise ContentDisallowed(f"refusing content of type {self.content_type}")
+            raise errors.ContentDisallowed(f"refusing content of type {self.content_type}")
         return self._registry.loads(
             payload, self.content_type, self.content_encoding, accept=self._accepted, force=True
         )
@@ -121,7 +124,7 @@ class Codec:
             return text
         raw = text.encode() if isinstance(text, str) else text
         data, mime = kombu("kombu.compression").compress(raw, self.compression)
-        return COMPRESSED + mime.encode() + b"\x00" + data
+        return COMPRESSED + mime.encode() + b"\x00" + cast(bytes, data)
 
     def unpack(self, payload: Any) -> Any:
         """What `pack` made, or plain content as it is."""
@@ -137,7 +140,7 @@ class Codec:
         """Whether `value` can be serialized."""
         try:
             self.encode(value)
-        except EncodeError:
+        except errors.EncodeError:
             return False
         return True
 

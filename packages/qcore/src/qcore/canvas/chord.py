@@ -232,7 +232,6 @@ class chord(Signature[Any]):
         from .failing import fail_eagerly
 
         error = dependency_error(leaf.id, leaf.result)
-        error.__cause__ = leaf.result
         body_id = task_id or self.body.id or str(uuid4())
         fail_eagerly(self.body, body_id, error)
         return EagerResult(

@@ -110,7 +110,7 @@ class group(Signature[Any]):
     # --- running -------------------------------------------------------------------------------
 
     def _unrolled(self) -> list[Signature[Any]]:
-        """Copies of the members, completed with the group's own arguments and options; groups among them opened."""
+        """Copies of the members with the group's own arguments and options; groups among them opened."""
         args, kwargs = tuple(self.args), {k: v for k, v in self.kwargs.items() if k != "tasks"}
         shared = options_of_call(self.options, *_OF_THE_GROUP, "reply_to", "root_id", "parent_id")
         found: list[Signature[Any]] = []
@@ -127,10 +127,8 @@ class group(Signature[Any]):
         self.kwargs["tasks"] = self._unrolled()
         self["kwargs"] = {"tasks": self.kwargs["tasks"]}
         self["args"] = ()
-        self["options"] = {
-            k: v for k, v in self.options.items() if k in (*_OF_THE_GROUP, "root_id", "parent_id")
-        }
-        self.options.pop("link_error", None)
+        kept = (*_OF_THE_GROUP, "root_id", "parent_id")
+        self["options"] = {k: v for k, v in self.options.items() if k in kept and k != "link_error"}
 
     def freeze(
         self,

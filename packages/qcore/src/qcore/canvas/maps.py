@@ -1,4 +1,4 @@
-"""One task that calls another for every element: map, starmap; and a long list cut into such tasks: chunks."""
+"""One task that calls another for every element: map, starmap; a long list cut into such tasks: chunks."""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ class StampingVisitor(ABC):
         """Before the members of a group; what is returned goes to all of them."""
         return {}
 
-    def on_group_end(self, sig: Any, **headers: Any) -> None:
+    def on_group_end(self, sig: Any, **headers: Any) -> None:  # noqa: B027 - a hook
         """After the members of a group."""
 
     def on_chain_start(self, sig: Any, **headers: Any) -> Mapping[str, Any] | None:
         """Before the steps of a chain; what is returned goes to all of them."""
         return {}
 
-    def on_chain_end(self, sig: Any, **headers: Any) -> None:
+    def on_chain_end(self, sig: Any, **headers: Any) -> None:  # noqa: B027 - a hook
         """After the steps of a chain."""
 
     @abstractmethod

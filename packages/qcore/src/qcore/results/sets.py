@@ -81,14 +81,14 @@ class ResultSet(ResultBase, Generic[R]):
             KeyError: it is not a member.
         """
         try:
-            self.results.remove(result)
+            self.results.remove(result)  # type: ignore[arg-type]
         except ValueError:
             raise KeyError(result) from None
 
     def discard(self, result: ResultBase | str) -> None:
         """Remove a result if it is there."""
         if result in self.results:
-            self.results.remove(result)  # type: ignore[arg-type]
+            self.results.remove(cast(ResultBase, result))
 
     def update(self, results: Iterable[ResultBase]) -> None:
         """Add those that are not there yet."""

@@ -32,19 +32,3 @@ def result_from_tuple(value: Any, app: Any = None) -> Any:
     if members is not None:
         return app.GroupResult(task_id, [result_from_tuple(m, app) for m in members], parent=parent)
     return app.AsyncResult(task_id, parent=parent)
-
-
-def leaf_ids(value: Any) -> list[str]:
-    """The task ids below a result tuple, in order."""
-    head, members = value
-    if members is None:
-        return [head[0] if isinstance(head, (list, tuple)) else head]
-    return [task_id for member in members for task_id in leaf_ids(member)]
-
-
-def shaped(value: Any, values: dict[str, Any]) -> Any:
-    """`values` by task id, arranged as the members of the result tuple `value` are."""
-    head, members = value
-    if members is None:
-        return values[head[0] if isinstance(head, (list, tuple)) else head]
-    return [shaped(member, values) for member in members]
