@@ -1,0 +1,27 @@
+"""kombu's classes that the transport is built on, and the calls into kombu that carry no annotations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.transport import virtual
+from kombu.utils import json as kombu_json
+from kombu.utils.imports import symbol_by_name as _symbol_by_name
+
+BaseChannel: Any = virtual.Channel
+BaseMessage: Any = virtual.Message
+BaseQoS: Any = virtual.QoS
+BaseTransport: Any = virtual.Transport
+
+_kombu_loads: Any = kombu_json.loads
+_named: Any = _symbol_by_name
+
+
+def kombu_loads(text: str) -> Any:
+    """Decode JSON with kombu's words for dates, UUIDs and bytes."""
+    return _kombu_loads(text)
+
+
+def symbol_by_name(name: str) -> Any:
+    """The object a dotted name means."""
+    return _named(name)

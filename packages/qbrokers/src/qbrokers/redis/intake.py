@@ -1,0 +1,314 @@
+"""The asynchronous connection: claims messages, hears of new ones, sends acknowledgements, listens to
+fanout channels.
+
+Waiting holds no message. When a claim finds the queues empty, the connection asks the server to tell when
+one of the lists changes (`CLIENT TRACKING`, armed by reading the keys just before the claim, so nothing can
+slip in between); a push from any client, stock kombu included, then brings the word and the next claim
+takes the message.
+
+One tick sends everything in one write: acknowledgements, then the claims. Replies are handled when they
+arrive.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any
+
+from qbrokers.redis import settling
+from qbrokers.redis.claims import Claiming, Taker
+from qbrokers.redis.keeper import Claim, Keeper
+from qbrokers.redis.scripts import ALL
+from qbrokers.redis.session import Session
+from qbrokers.redis.settling import ACK, Settlement
+from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, Push, Wire, error_of, pack, wait_readable
+
+logger = logging.getLogger(__name__)
+
+DELAYED_WAIT_SECONDS = 0.03
+"""News of delayed messages alone are gathered for so long."""
+
+Handler = Callable[[Any], None]
+
+
+class Intake:
+    """Claims and listens for the channels of one session on one server.
+
+    Args:
+        session: Session of the channels.
+        keeper: Keeper of the process.
+        wire: Connection of its own, opened when there is something to do.
+    """
+
+    def __init__(self, session: Session, keeper: Keeper, wire: Wire) -> None:
+        self._session = session
+        self._keeper = keeper
+        self.wire = wire
+        wire._on_connect = self._prepare
+        self._claimings: dict[tuple[Taker, str], Claiming] = {}
+        self._listeners: dict[bytes, list[tuple[Taker, str]]] = {}
+        self._pending: deque[Handler] = deque()
+        self._heard_at = 0.0
+        self._tracking = True
+
+    # -- membership
+
+    def consume(self, taker: Taker, group: str, queues: list[tuple[str, bool]]) -> None:
+        """Set the queues a channel takes messages from; none ends it. A claim under way still arrives."""
+        self._claimings.pop((taker, group), None)
+        if queues:
+            self._claimings[taker, group] = Claiming(self._session, taker, group, queues)
+
+    def listen(self, taker: Taker, queue: str, pattern: str) -> None:
+        listeners = self._listeners.setdefault(pattern.encode(), [])
+        if (taker, queue) not in listeners:
+            listeners.append((taker, queue))
+        if self.wire.connected:
+            self.wire.send(pack((b"PSUBSCRIBE", pattern)))
+
+    def unlisten(self, taker: Taker, queue: str) -> None:
+        for pattern, listeners in tuple(self._listeners.items()):
+            if (taker, queue) in listeners:
+                listeners.remove((taker, queue))
+                if not listeners:
+                    del self._listeners[pattern]
+                    if self.wire.connected:
+                        self.wire.send(pack((b"PUNSUBSCRIBE", pattern)))
+
+    @property
+    def active(self) -> bool:
+        return bool(self._claimings or self._listeners)
+
+    # -- connection
+
+    def _prepare(self, wire: Wire) -> None:
+        """Called with every new connection, before anything else is sent."""
+        self._pending.clear()
+        self._heard_at = monotonic()
+        commands: list[tuple[Any, ...]] = [(b"SCRIPT", b"LOAD", script.source) for script in ALL]
+        commands.append((b"CLIENT", b"TRACKING", b"ON", b"OPTIN", b"NOLOOP"))
+        *_, tracking = wire.pipeline(commands, raise_errors=False)
+        self._tracking = not isinstance(tracking, CHANNEL_ERRORS)
+        if not self._tracking:
+            logger.warning(
+                "the server cannot announce new messages (%s); looking every %g s instead",
+                tracking,
+                self._session.options.poll_seconds,
+            )
+        if self._listeners:
+            wire.send(pack((b"PSUBSCRIBE", *self._listeners)))
+        for claiming in self._claimings.values():
+            claiming.armed = False
+            claiming.expect_empty = True
+
+    def lose(self) -> None:
+        """The connection is gone: what was sent and not answered is kept for the keeper."""
+        self.wire.close()
+        pending, self._pending = self._pending, deque()
+        for handler in pending:
+            handler(None)
+        for claiming in self._claimings.values():
+            claiming.busy = claiming.armed = False
+        self._session.lost = True
+
+    # -- the tick
+
+    def tick(self) -> None:
+        """Send what is due.
+
+        Raises:
+            redis.exceptions.ConnectionError: The connection is lost, or the server is silent for too long.
+        """
+        if not self.active and not self.wire.connected:
+            return
+        try:
+            self._tick(monotonic())
+        except CONNECTION_ERRORS:
+            self.lose()
+            raise
+
+    def _tick(self, now: float) -> None:
+        session = self._session
+        if session.lost:
+            # The program did not close the connection after the error, so it goes on with it.
+            self.lose()
+            session.revive()
+        if not self.wire.connected:
+            self.wire.connect()
+        self._watch(now)
+        out: list[bytes] = []
+        handlers: list[Handler] = []
+        if session.settlements:
+            self._add_settlements(out, handlers)
+        for claiming in self._claimings.values():
+            wanted = claiming.wants(now)
+            if wanted > 0:
+                self._add_claim(out, handlers, claiming, wanted)
+        if not out and not self._pending and now - self._heard_at > session.options.health_check_interval:
+            out.append(b"*1\r\n$4\r\nPING\r\n")
+            handlers.append(_ignore)
+        if out:
+            if not self._pending:
+                self._heard_at = now
+            self._pending.extend(handlers)
+            self.wire.send(b"".join(out))
+
+    def _watch(self, now: float) -> None:
+        if self._pending and now - self._heard_at > self._session.options.socket_timeout:
+            # The program may have kept the loop busy meanwhile: the reply counts as late only if it is not
+            # there.
+            if wait_readable([self.wire.fileno()], 0):
+                self._heard_at = now
+                return
+            raise error_of(
+                f"CLUSTERDOWN no reply from Redis for {now - self._heard_at:.0f} s; connection given up"
+            )
+
+    def _add_settlements(self, out: list[bytes], handlers: list[Handler]) -> None:
+        session = self._session
+        settlements = session.take_settlements()
+        commands = settling.commands(settlements, session.keys)
+        for number, (_, command) in enumerate(commands):
+            out.append(pack(command))
+            last = number == len(commands) - 1
+            handlers.append(_Confirm(session, self._keeper, settlements, last))
+        if any(settlement.mode != ACK for settlement in settlements):
+            # Our own changes are not announced to us.
+            for claiming in self._claimings.values():
+                claiming.armed = False
+                claiming.expect_empty = True
+
+    def _add_claim(self, out: list[bytes], handlers: list[Handler], claiming: Claiming, wanted: int) -> None:
+        arm = claiming.expect_empty and self._tracking
+        if arm:
+            handlers += (_ignore, _ignore)
+        claim, packed = claiming.command(wanted, arm)
+        out.append(packed)
+        names = claiming.names
+        claiming.armed = False
+        claiming.busy = True
+        claiming.taker.under_way += wanted
+
+        def handle(reply: Any) -> None:
+            claiming.busy = False
+            claiming.taker.under_way -= wanted
+            if reply is None:
+                self._keeper.lost_claim(claim)
+            else:
+                self._claimed(claiming, claim, names, arm, reply)
+
+        handlers.append(handle)
+
+    def _claimed(self, claiming: Claiming, claim: Claim, names: list[str], armed: bool, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            text = str(reply)
+            if text.startswith("NOSCRIPT"):
+                self.wire.send(b"".join(pack((b"SCRIPT", b"LOAD", script.source)) for script in ALL))
+                self._pending.extend(_ignore for _ in ALL)
+                return
+            if text.startswith("FENCED"):
+                self._session.revive()
+                return
+            raise reply
+        now = monotonic()
+        server_time, next_due_ms = reply[0] / 1000, reply[1]
+        taken = (len(reply) - 2) // 2
+        claiming.armed = armed and not taken
+        claiming.expect_empty = taken < claim.size
+        pause = self._session.options.health_check_interval
+        if not self._tracking and not taken:
+            claiming.armed = True
+            pause = self._session.options.poll_seconds
+        claiming.look_at = now + (min(pause, (next_due_ms + 1) / 1000) if next_due_ms >= 0 else pause)
+        taker, owner, first = claiming.taker, claim.owner, claim.first
+        for i in range(taken):
+            queue = names[reply[2 + 2 * i] - 1]
+            taker.claimed(queue, reply[3 + 2 * i], f"{owner}:{first + i}", server_time)
+
+    # -- arriving
+
+    def read(self) -> None:
+        """Handle what has arrived; called when the descriptor is readable.
+
+        Raises:
+            redis.exceptions.ConnectionError: The connection is lost.
+            redis.exceptions.ResponseError: The server refused a claim.
+        """
+        try:
+            items = self.wire.read_ready()
+            self._heard_at = monotonic()
+            for item in items:
+                if isinstance(item, Push):
+                    self._pushed(item)
+                else:
+                    self._pending.popleft()(item)
+        except CONNECTION_ERRORS:
+            self.lose()
+            raise
+
+    def _pushed(self, push: Any) -> None:
+        kind = push[0]
+        if kind == b"pmessage":
+            for taker, queue in tuple(self._listeners.get(push[1], ())):
+                taker.broadcast(queue, push[3])
+        elif kind == b"invalidate":
+            self._changed(push[1])
+
+    def _changed(self, changed: Iterable[bytes] | None) -> None:
+        soon = monotonic() + DELAYED_WAIT_SECONDS
+        for claiming in self._claimings.values():
+            if changed is None or not claiming.lists.isdisjoint(changed):
+                claiming.armed = False
+                claiming.expect_empty = True
+            elif not claiming.delayed.isdisjoint(changed):
+                claiming.look_at = min(claiming.look_at, soon)
+                claiming.expect_empty = True
+
+    def wait_seconds(self) -> float:
+        """How long the connection can be left alone, if nothing arrives."""
+        now = monotonic()
+        limit = self._session.options.health_check_interval
+        for claiming in self._claimings.values():
+            if not claiming.busy and claiming.taker.capacity() > 0:
+                limit = min(limit, claiming.look_at - now if claiming.armed else 0.0)
+        return max(0.0, limit)
+
+    def finish(self, timeout_seconds: float, done: Callable[[], bool]) -> bool:
+        """Read until a condition holds; returns whether it does."""
+        deadline = monotonic() + timeout_seconds
+        while not done():
+            left = deadline - monotonic()
+            if left <= 0 or not self.wire.connected:
+                return False
+            if wait_readable([self.wire.fileno()], left):
+                self.read()
+        return True
+
+
+class _Confirm:
+    """Notes settlements again when their connection was lost before the last reply."""
+
+    __slots__ = ("_keeper", "_last", "_session", "_settlements")
+
+    def __init__(self, session: Session, keeper: Keeper, settlements: list[Settlement], last: bool) -> None:
+        self._session = session
+        self._keeper = keeper
+        self._settlements = settlements
+        self._last = last
+
+    def __call__(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            # The keeper tries again, with pauses; a settlement sent twice does nothing the second time.
+            if not str(reply).startswith("NOSCRIPT"):
+                logger.error("the server refused to settle messages: %s; trying again", reply)
+            for settlement in self._settlements:
+                self._keeper.settle(settlement)
+        elif reply is None and self._last:
+            self._session.put_back(self._settlements)
+
+
+def _ignore(reply: Any) -> None:
+    return None

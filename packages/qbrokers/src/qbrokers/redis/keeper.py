@@ -1,0 +1,415 @@
+"""The keeper: one thread per process and server that keeps leases alive and brings lost messages back.
+
+A program may stay in a task for an hour without looking at its connection; the leases of what it holds must
+be renewed all the same, so this is done by a thread with a connection of its own. It
+
+* renews the leases of every owner of this process (one command, however many messages are held),
+* puts back what owners of dead processes held,
+* puts back what stock consumers left behind longer ago than the visibility timeout,
+* keeps the messages of a lost connection held, sends their acknowledgements, and puts a message back when
+  the program
+  has dropped it (nobody refers to it any more, so nobody can acknowledge it),
+* counts what a claim took whose reply was lost, and puts it back,
+* sends settlements that a program noted and did not flush for a while.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
+from weakref import ReferenceType, WeakSet, ref
+
+from qbrokers.redis import settling
+from qbrokers.redis.keys import Keys
+from qbrokers.redis.options import Options
+from qbrokers.redis.scripts import RENEW
+from qbrokers.redis.servers import Server
+from qbrokers.redis.session import Session, send_settlements
+from qbrokers.redis.settling import Settlement
+from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, Wire
+
+logger = logging.getLogger(__name__)
+
+FENCE_SECONDS = 3600
+OWNERS_LIFE_SECONDS = 7 * 86400
+STALE_INTERVAL_SECONDS = 60.0
+TICK_SECONDS = 0.25
+_BATCH = 100
+
+
+class Claim(NamedTuple):
+    """A claim whose reply was lost: it may have taken the messages with these numbers."""
+
+    owner: str
+    group: str
+    first: int
+    size: int
+
+
+class Holder(Protocol):
+    """What the keeper needs of a channel."""
+
+    def held_tags(self) -> list[str]:
+        """Tags of the messages it holds."""
+
+
+class Keeper:
+    """What one process holds on one server.
+
+    Args:
+        server: Where the server is.
+        keys: Names on the server.
+        options: Transport options of the first connection to it.
+    """
+
+    def __init__(self, server: Server, keys: Keys, options: Options) -> None:
+        self._server = server
+        self._keys = keys
+        self._options = options
+        self._sessions: WeakSet[Session] = WeakSet()
+        self._groups: set[str] = set()
+        self._consuming: WeakSet[Session] = WeakSet()
+        self._holders: WeakSet[Holder] = WeakSet()
+        self._orphans: dict[str, tuple[str, ReferenceType[Any]]] = {}
+        self._returns: deque[tuple[str, str, bool]] = deque()
+        self._lost_claims: deque[Claim] = deque()
+        self._settlements: deque[Settlement] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._wire = self.new_wire()
+        self._beat_at = 0.0
+        self._stale_at = 0.0
+        self._sweep_from: float | None = None
+        self._collect_at: float | None = None
+        self._long_held: set[str] = set()
+        self._waiting: dict[Session, Settlement] = {}
+        self.version_checked = False
+
+    def new_wire(self) -> Wire:
+        return Wire(self._server.connect, self._options.socket_timeout)
+
+    def wire(self, group: str) -> Wire:
+        return self._wire
+
+    # -- called by sessions and channels
+
+    def consuming(self, session: Session, holder: Holder, groups: Iterable[str]) -> None:
+        """A channel begins to take messages.
+
+        Args:
+            session: Its session.
+            holder: The channel: gives `held_tags()`.
+            groups: Books its queues are written in.
+        """
+        with self._lock:
+            self._sessions.add(session)
+            self._consuming.add(session)
+            self._holders.add(holder)
+            self._groups.update(groups)
+            self._start()
+
+    def closed(self, session: Session) -> None:
+        """A connection was closed in good order; its owner id is not renewed any more."""
+        with self._lock:
+            self._consuming.discard(session)
+            self._sessions.discard(session)
+            self._settlements.extend(session.take_settlements())
+        self._wake.set()
+
+    def adopt(self, session: Session, held: Sequence[tuple[str, str, Any]]) -> None:
+        """Keep the messages of a lost connection.
+
+        Args:
+            session: Session that is given up.
+            held: Tag, group and message of each. The messages are referred to weakly.
+        """
+        with self._lock:
+            for tag, group, message in held:
+                self._groups.add(group)
+                self._orphans[tag] = (group, ref(message))
+            self._settlements.extend(session.take_settlements())
+            self._collect_at = monotonic() + 1.0
+            self._start()
+        self._wake.set()
+
+    def settle(self, settlement: Settlement) -> None:
+        """Settle a message whose connection is gone."""
+        self._orphans.pop(settlement.tag, None)
+        self._settlements.append(settlement)
+        with self._lock:
+            self._start()
+        self._wake.set()
+
+    def put_back(self, tags: Iterable[tuple[str, str]], *, counted: bool) -> None:
+        """Put messages (tag, group) back as soon as the server can be reached."""
+        with self._lock:
+            self._returns.extend((tag, group, counted) for tag, group in tags)
+            self._start()
+        self._wake.set()
+
+    def lost_claim(self, claim: Claim) -> None:
+        with self._lock:
+            self._groups.add(claim.group)
+            self._lost_claims.append(claim)
+            self._start()
+        self._wake.set()
+
+    def group_of(self, tag: str) -> str:
+        """Books of a message that is held for a connection that is gone."""
+        return self._orphans[tag][0] if tag in self._orphans else ""
+
+    @property
+    def orphans(self) -> int:
+        """Number of messages held for connections that are gone."""
+        return len(self._orphans)
+
+    # -- the thread
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="qbrokers-keeper", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            pause = TICK_SECONDS if not failures else min(5.0, 0.25 * 2**failures) * random.uniform(0.7, 1.0)
+            self._wake.wait(pause)
+            self._wake.clear()
+            with self._lock:
+                if not self._needed():
+                    self._thread = None
+                    self._wire.close()
+                    self._beat_at = self._stale_at = 0.0
+                    self._sweep_from = None
+                    return
+            try:
+                self._work()
+                failures = 0
+            except CONNECTION_ERRORS as exc:
+                failures += 1
+                self._on_failure(failures, exc)
+            except CHANNEL_ERRORS as exc:
+                failures += 1
+                logger.error("the server refused to renew leases: %s; trying again", exc)
+
+    def _needed(self) -> bool:
+        return bool(
+            self._consuming or self._orphans or self._settlements or self._returns or self._lost_claims
+        )
+
+    def _on_failure(self, failures: int, exc: BaseException) -> None:
+        self._wire.close()
+        # Owners that could not renew while the server was away must not be taken for dead by the first to
+        # come back.
+        self._sweep_from = monotonic() + self._options.lease_seconds
+        level = logging.WARNING if failures == 3 else logging.DEBUG
+        logger.log(level, "leases cannot be renewed: %s; trying again, held messages stay held", exc)
+
+    def _work(self) -> None:
+        now = monotonic()
+        self._send(now)
+        self._count_lost_claims()
+        self._look_for_dropped(now)
+        self._send_returns()
+        if now >= self._beat_at:
+            self._beat(now)
+            self._beat_at = monotonic() + self._options.heartbeat
+        if now >= self._stale_at and self._may_sweep(now):
+            self._stale_at = now + STALE_INTERVAL_SECONDS
+            for group in tuple(self._groups):
+                self._put_back_stale(group)
+
+    def _send(self, now: float) -> None:
+        """Settlements of connections that are gone, and of programs that have not come back to their
+        connection.
+        """
+        settlements = _drain(self._settlements)
+        waiting: dict[Session, Settlement] = {}
+        for session in tuple(self._consuming):
+            head = session.settlements[0] if session.settlements else None
+            if head is None:
+                continue
+            if self._waiting.get(session) is head:
+                settlements += session.take_settlements()
+            else:
+                waiting[session] = head
+        self._waiting = waiting
+        if not settlements:
+            return
+        try:
+            send_settlements(self.wire, self._keys, settlements)
+        except BaseException:
+            self._settlements.extendleft(reversed(settlements))
+            raise
+
+    def _count_lost_claims(self) -> None:
+        while self._lost_claims:
+            claim = self._lost_claims[0]
+            wire = self.wire(claim.group)
+            # From here on the server refuses the claim, should it still be under way; what it took can be
+            # counted.
+            wire.call(b"SET", self._keys.fence(claim.group, claim.owner), 1, b"EX", FENCE_SECONDS)
+            tags = [f"{claim.owner}:{claim.first + i}" for i in range(claim.size)]
+            known = set(self._held_tags())
+            unknown = [tag for tag in tags if tag not in known]
+            found = settling.hand_back(wire, self._keys, claim.group, unknown, counted=False)
+            if found:
+                logger.info("put back %d messages of a claim whose reply was lost", found)
+            self._lost_claims.popleft()
+
+    def _look_for_dropped(self, now: float) -> None:
+        if not self._orphans:
+            self._collect_at = None
+            return
+        if self._collect_at is not None and now >= self._collect_at:
+            # Requests and messages refer to each other; dropped ones are found by a collection.
+            gc.collect()
+            self._collect_at = now + self._options.lease_seconds
+        for tag, (group, message) in tuple(self._orphans.items()):
+            if message() is None and self._orphans.pop(tag, None) is not None:
+                self._returns.append((tag, group, True))
+
+    def _send_returns(self) -> None:
+        while self._returns:
+            batch = [self._returns[i] for i in range(min(_BATCH, len(self._returns)))]
+            _, group, counted = batch[0]
+            same = [tag for tag, g, c in batch if g == group and c == counted]
+            settling.hand_back(
+                self.wire(group), self._keys, group, sorted(same, key=_number), counted=counted
+            )
+            for item in batch:
+                if item[1] == group and item[2] == counted:
+                    self._returns.remove(item)
+
+    # -- leases
+
+    def _held_tags(self) -> list[str]:
+        tags = list(self._orphans)
+        for holder in tuple(self._holders):
+            tags += holder.held_tags()
+        return tags
+
+    def _beat(self, now: float) -> None:
+        held = self._held_tags()
+        owners = {tag.partition(":")[0] for tag in held} | {
+            session.owner for session in tuple(self._consuming)
+        }
+        long_held = self._long_held.intersection(held)
+        self._long_held = set(held)
+        options = self._options
+        for group in tuple(self._groups):
+            reply = self.wire(group).run(
+                RENEW,
+                [self._keys.owners(group), self._keys.unacked_index(group)],
+                [
+                    int(options.lease_seconds * 1000),
+                    OWNERS_LIFE_SECONDS * 1000,
+                    len(owners),
+                    *owners,
+                    *long_held,
+                ],
+            )
+            dead = [owner.decode() for owner in reply[1:]]
+            if dead and self._may_sweep(now):
+                for owner in dead:
+                    self._put_back_of(group, owner)
+
+    def _may_sweep(self, now: float) -> bool:
+        """Not before every living owner had a lease's time to renew since the server came back."""
+        if self._sweep_from is None:
+            info = self.wire("").call(b"INFO", b"server")
+            text = info.decode(errors="replace") if isinstance(info, bytes) else str(info)
+            uptime = next((int(x[18:]) for x in text.splitlines() if x.startswith("uptime_in_seconds:")), 0)
+            self._sweep_from = now + max(0.0, self._options.lease_seconds - uptime)
+        return now >= self._sweep_from
+
+    def _put_back_of(self, group: str, owner: str) -> None:
+        """Everything a dead owner held, oldest at the head."""
+        wire, index = self.wire(group), self._keys.unacked_index(group)
+        tags: set[str] = set()
+        cursor: Any = b"0"
+        while True:
+            cursor, found = wire.call(b"ZSCAN", index, cursor, b"MATCH", f"{owner}:*", b"COUNT", 1000)
+            tags.update(tag.decode() for tag in found[::2])
+            if cursor == b"0":
+                break
+        ordered = sorted(tags, key=_number)
+        total = 0
+        # The last batch first: each goes to the head, so the oldest end up in front.
+        for start in reversed(range(0, len(ordered), _BATCH)):
+            batch = ordered[start : start + _BATCH]
+            total += settling.hand_back(wire, self._keys, group, batch, counted=True, dead_owner=owner)
+        wire.call(b"ZREM", self._keys.owners(group), owner)
+        if total:
+            logger.warning("put back %d messages of a consumer that is gone (lease over)", total)
+
+    def _put_back_stale(self, group: str) -> None:
+        """What a stock consumer took and never finished; ours have their score renewed."""
+        wire = self.wire(group)
+        now = wire.call(b"TIME")
+        cutoff = int(now[0]) + int(now[1]) / 1e6 - self._options.visibility_timeout
+        while True:
+            found = wire.call(
+                b"ZRANGEBYSCORE",
+                self._keys.unacked_index(group),
+                b"-inf",
+                f"{cutoff:.3f}",
+                b"LIMIT",
+                0,
+                _BATCH,
+            )
+            if not found:
+                return
+            tags = [tag.decode() for tag in found]
+            total = settling.hand_back(wire, self._keys, group, tags, counted=True, cutoff=cutoff)
+            logger.warning("put back %d messages that were not finished within the visibility timeout", total)
+
+
+def _drain(items: deque[Settlement]) -> list[Settlement]:
+    taken = []
+    while items:
+        taken.append(items.popleft())
+    return taken
+
+
+def _number(tag: str) -> int:
+    number = tag.rpartition(":")[2]
+    return int(number) if number.isdigit() else 0
+
+
+class Keepers:
+    """The keepers of this process, one per server and layout; a forked child begins with none."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._keepers: dict[tuple[Any, ...], Keeper] = {}
+        self._lock = threading.Lock()
+
+    def get(self, kind: type[Keeper], server: Server, keys: Keys, options: Options) -> Keeper:
+        if self._pid != os.getpid():
+            self.__init__()  # type: ignore[misc]
+        identity = (
+            kind,
+            server.identity,
+            options.global_keyprefix,
+            options.unacked_key,
+            options.lease_seconds,
+        )
+        with self._lock:
+            keeper = self._keepers.get(identity)
+            if keeper is None:
+                keeper = self._keepers[identity] = kind(server, keys, options)
+            return keeper
+
+
+# Messages must outlive the connection they came by, so what is held is a matter of the process.
+KEEPERS = Keepers()

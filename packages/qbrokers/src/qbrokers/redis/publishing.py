@@ -1,0 +1,153 @@
+"""Publishing: the commands that put a message in its queue, now or when it is due."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from qbrokers.batching import ETA_PROPERTY, Publication
+from qbrokers.redis import codec, messages
+from qbrokers.redis.keys import Keys
+from qbrokers.redis.session import Session
+from qbrokers.redis.wire import Command
+
+
+@frozen
+class Limits:
+    """What the arguments of a queue demand. They bind the messages sent by the process that declared the
+    queue.
+
+    Attributes:
+        expires_ms: `x-expires`: an unused queue is deleted after so long; 0 never.
+        message_ttl_ms: `x-message-ttl`: a message older than this is dropped instead of delivered; 0 never.
+        max_length: `x-max-length`: the oldest messages beyond it are dropped (per priority step); 0 without
+            limit.
+    """
+
+    expires_ms: int = 0
+    message_ttl_ms: int = 0
+    max_length: int = 0
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any] | None) -> Limits | None:
+        """Limits in a queue's arguments, or None when there are none."""
+        names = ("x-expires", "x-message-ttl", "x-max-length")
+        values = [int((arguments or {}).get(name) or 0) for name in names]
+        return cls(*values) if any(values) else None
+
+
+def put(keys: Keys, queue: str, message: dict[str, Any], limits: Limits | None) -> list[Command]:
+    """The commands that put one message in a queue; one LPUSH unless the queue or the message asks for
+    more.
+    """
+    properties = message["properties"]
+    priority = messages.wire_priority(properties)
+    if limits is not None and limits.message_ttl_ms:
+        properties[messages.DEADLINE_PROPERTY] = time.time() + limits.message_ttl_ms / 1000
+    due = properties.get(ETA_PROPERTY)
+    if due is not None and due > time.time():
+        member = b"%d:%s" % (keys.step(priority), codec.dumps(message))
+        return [(b"ZADD", keys.delayed(queue), int(due * 1000), member)]
+    name = keys.list_for(queue, priority)
+    commands: list[Command] = [(b"LPUSH", name, codec.dumps(message))]
+    if limits is not None:
+        commands += limiting(keys, queue, name, limits)
+    return commands
+
+
+def limiting(keys: Keys, queue: str, name: str, limits: Limits) -> list[Command]:
+    """What follows a push to a queue with limits."""
+    commands: list[Command] = []
+    if limits.max_length:
+        commands.append((b"LTRIM", name, 0, limits.max_length - 1))
+    if limits.expires_ms:
+        commands += expiring(keys, queue, limits.expires_ms)
+    return commands
+
+
+def expiring(keys: Keys, queue: str, expires_ms: int) -> list[Command]:
+    return [(b"PEXPIRE", name, expires_ms) for name in keys.lists(queue)]
+
+
+class Router(Protocol):
+    """What publishing needs of a channel."""
+
+    session: Session
+    keys: Keys
+    deadletter_queue: str | None
+
+    def complete(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
+        """Encode the body and write tag and address into an envelope."""
+
+    def typeof(self, exchange: str) -> Any:
+        """kombu's object for the type of an exchange."""
+
+    def get_table(self, exchange: str) -> list[tuple[str, ...]]:
+        """Bindings of an exchange."""
+
+    def limits(self, queue: str) -> Limits | None:
+        """Limits of a queue."""
+
+
+def publish_many(channel: Router, publications: Sequence[Publication]) -> None:
+    """Route all the messages, then send them together; see `Channel.publish_many`."""
+    collector = _Collector(channel)
+    for publication in publications:
+        collector.add(publication)
+    collector.send()
+
+
+class _Collector:
+    """The commands of one batch. Binding tables are read once per batch."""
+
+    def __init__(self, channel: Router) -> None:
+        self._channel = channel
+        self._tables: dict[str, list[tuple[str, ...]]] = {}
+        self._batches: dict[str, list[Command]] = defaultdict(list)
+
+    def add(self, publication: Publication) -> None:
+        channel, exchange, routing_key = self._channel, publication.exchange, publication.routing_key
+        message = publication.message
+        channel.complete(message, exchange, routing_key)
+        if exchange and channel.typeof(exchange).type == "fanout":
+            name = channel.keys.channel(exchange, routing_key)
+            self._batches[""].append((b"PUBLISH", name, codec.dumps(message)))
+            return
+        for queue in self._queues(exchange, routing_key):
+            self._put(queue, message)
+
+    def _queues(self, exchange: str, routing_key: str) -> list[str]:
+        if not exchange:
+            return [routing_key]
+        channel = self._channel
+        table = self._tables.get(exchange)
+        if table is None:
+            table = self._tables[exchange] = channel.get_table(exchange)
+        found = channel.typeof(exchange).lookup(table, exchange, routing_key, channel.deadletter_queue)
+        return sorted(found) or [channel.deadletter_queue] if channel.deadletter_queue else sorted(found)
+
+    def _put(self, queue: str, message: dict[str, Any]) -> None:
+        channel = self._channel
+        batch = self._batches[channel.keys.group(queue)]
+        limits = channel.limits(queue)
+        commands = put(channel.keys, queue, message, limits)
+        last = batch[-1] if batch else None
+        if (
+            limits is None
+            and last is not None
+            and last[:2] == commands[0][:2]
+            and last[0] in (b"LPUSH", b"ZADD")
+        ):
+            batch[-1] = last + commands[0][2:]
+        else:
+            batch += commands
+
+    def send(self) -> None:
+        for group, batch in self._batches.items():
+            if len(batch) > 1:
+                batch = [(b"MULTI",), *batch, (b"EXEC",)]
+            self._channel.session.pipeline(group, batch)

@@ -1,0 +1,135 @@
+"""Where the server is: a kombu connection's URL and options, turned into a maker of redis-py connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from attrs import field, frozen
+from kombu.utils.url import _parse_url
+from redis import sentinel
+
+from qbrokers.redis.bases import symbol_by_name
+from qbrokers.redis.options import Options
+
+DEFAULT_PORT = 6379
+
+
+@frozen
+class Server:
+    """A server, or the master that Sentinels know.
+
+    Attributes:
+        identity: Text that is the same for two connections to the same place (it holds no password).
+        database: Number of the database; part of the names of channels.
+        connect: Makes a redis-py connection that is not open yet.
+        parameters: Keyword arguments of such a connection.
+    """
+
+    identity: str
+    database: int
+    connect: Callable[[], Any]
+    parameters: dict[str, Any] = field(repr=False)
+
+
+def server_of(client: Any, options: Options, default_port: int = DEFAULT_PORT) -> Server:
+    """Read the address of a `kombu.Connection`.
+
+    Raises:
+        ValueError: The database is not a number.
+    """
+    parameters, connection_class = _parameters(client, options, default_port)
+    where = parameters.get("path") or f"{parameters.get('host')}:{parameters.get('port')}"
+    identity = f"{where}/{parameters['db']}?user={parameters.get('username')}"
+
+    def connect() -> Any:
+        return connection_class(**parameters)
+
+    return Server(identity, parameters["db"], connect, parameters)
+
+
+def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Server:
+    """Read the addresses of the Sentinels, and ask them for the master at every connect.
+
+    Raises:
+        ValueError: The option `master_name` is missing.
+    """
+    if not options.master_name:
+        raise ValueError(
+            "a sentinel:// broker needs the transport option master_name, the name of the group to use"
+        )
+    parameters, connection_class = _parameters(client, options, default_port)
+    addresses = []
+    for alternative in client.alt or ():
+        parsed = _parse_url(alternative)
+        if parsed.scheme in ("sentinel", "sentinels"):
+            addresses.append((parsed.hostname or "127.0.0.1", parsed.port or default_port))
+    if not addresses:
+        addresses.append((parameters["host"], parameters["port"]))
+    shared = {key: value for key, value in parameters.items() if key not in ("host", "port")}
+    ssl = issubclass(connection_class, redis.SSLConnection)
+    manager = sentinel.Sentinel(
+        addresses,
+        min_other_sentinels=options.min_other_sentinels,
+        sentinel_kwargs=dict(options.sentinel_kwargs or {}),
+        **shared,
+        **({"ssl": True} if ssl else {}),
+    )
+    pool = manager.master_for(options.master_name, redis.Redis).connection_pool
+    identity = f"{options.master_name}@{sorted(addresses)}/{parameters['db']}"
+    return Server(identity, parameters["db"], pool.make_connection, parameters)
+
+
+def _parameters(client: Any, options: Options, default_port: int) -> tuple[dict[str, Any], Any]:
+    parameters: dict[str, Any] = {
+        "host": client.hostname or "127.0.0.1",
+        "port": client.port or default_port,
+        "username": client.userid,
+        "password": client.password,
+        "socket_timeout": options.socket_timeout,
+        "socket_connect_timeout": options.socket_connect_timeout,
+        "socket_keepalive": options.socket_keepalive,
+        "client_name": options.client_name,
+        "protocol": 3,
+    }
+    connection_class: Any = redis.Connection
+    provider = client.credential_provider
+    if client.ssl:
+        connection_class = redis.SSLConnection
+        if isinstance(client.ssl, dict):
+            parameters.update(client.ssl)
+    virtual_host = client.virtual_host
+    if "://" in parameters["host"]:
+        url = _parse_url(parameters["host"])
+        query = dict(url.query)
+        provider = query.pop("credential_provider", provider)
+        parameters.update(username=url.username, password=url.password)
+        if url.scheme == "socket":
+            connection_class = redis.UnixDomainSocketConnection
+            virtual_host = query.pop("virtual_host", virtual_host)
+            parameters["path"] = "/" + url.path
+            for name in ("host", "port", "socket_connect_timeout", "socket_keepalive"):
+                parameters.pop(name, None)
+    _use_credentials(parameters, provider)
+    parameters["db"] = _database(virtual_host)
+    return parameters, connection_class
+
+
+def _use_credentials(parameters: dict[str, Any], provider: Any) -> None:
+    if not provider:
+        return
+    made = symbol_by_name(provider)() if isinstance(provider, str) else provider
+    if not isinstance(made, redis.CredentialProvider):
+        raise ValueError(f"credential_provider must be a redis.CredentialProvider, not {type(made).__name__}")
+    parameters.pop("username", None)
+    parameters.pop("password", None)
+    parameters["credential_provider"] = made
+
+
+def _database(virtual_host: Any) -> int:
+    text = str(virtual_host if virtual_host is not None else "").strip("/")
+    try:
+        return int(text or 0)
+    except ValueError:
+        raise ValueError(f"the path of a redis:// URL is a database number, not {virtual_host!r}") from None
