@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from qcore import connections, errors, serialization
+from qcore.edge import kombu
 from qcore.message import origin
 from qcore.producer import LinkPool, PublishPolicy, TaskProducer
 from qcore.queues import Queues
@@ -99,16 +100,12 @@ class AMQP:
 
     def Producer(self, channel: Any, **options: Any) -> Any:
         """A kombu Producer with the app's serializer."""
-        from kombu import Producer
-
         options.setdefault("serializer", self.app.conf.task_serializer)
-        return Producer(channel, **options)
+        return kombu().Producer(channel, **options)
 
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **options: Any) -> Any:
         """A kombu Consumer of the selected queues."""
-        from kombu import Consumer
-
-        return Consumer(
+        return kombu().Consumer(
             channel,
             accept=self.app.conf.accept_content if accept is None else accept,
             queues=list(self.queues.consume_from.values()) if queues is None else queues,

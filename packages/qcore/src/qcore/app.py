@@ -215,7 +215,7 @@ class App:
     @overload
     def task(self, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
-    def task(self, fun: Any = None, /, **options: Any) -> Any:
+    def task(self, fun: Any = None, /, *, bind: bool = False, **options: Any) -> Any:
         """Make a task of a function: `@app.task` or `@app.task(**options)`.
 
         Args:
@@ -227,10 +227,10 @@ class App:
             **options: attributes of the task (`acks_late`, `max_retries`, `rate_limit`, …).
         """
         if fun is None:
-            return lambda function: self._decorated(function, dict(options))
+            return lambda function: self._decorated(function, {"bind": bind, **options})
         if not callable(fun):
             raise TypeError("@app.task takes a function; give options by keyword")
-        return self._decorated(fun, dict(options))
+        return self._decorated(fun, {"bind": bind, **options})
 
     def _decorated(self, fun: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
         options.pop("lazy", None)
@@ -402,7 +402,7 @@ class App:
         with self.amqp.producer.collect(size):
             yield
 
-    def signature(self, *args: Any, **kwargs: Any) -> Signature:
+    def signature(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """A signature whose tasks belong to this app."""
         kwargs["app"] = self
         return signature(*args, **kwargs)
@@ -461,11 +461,11 @@ class App:
         """The result of the call with that id."""
         return AsyncResult(task_id, backend=backend, app=self, **kwargs)
 
-    def GroupResult(self, group_id: str | None = None, results: Any = None, **kwargs: Any) -> GroupResult:
+    def GroupResult(self, group_id: str | None = None, results: Any = None, **kwargs: Any) -> GroupResult[Any]:
         """The results of a group."""
         return GroupResult(group_id, results, app=self, **kwargs)
 
-    def ResultSet(self, results: Any, **kwargs: Any) -> ResultSet:
+    def ResultSet(self, results: Any, **kwargs: Any) -> ResultSet[Any]:
         """Any results together."""
         return ResultSet(results, app=self, **kwargs)
 

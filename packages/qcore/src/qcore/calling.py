@@ -202,6 +202,7 @@ class Caller:
     ) -> Prepared:
         """Encode `message` and look up its address."""
         conf, amqp = self.app.conf, self.app.amqp
+        body: Any
         if conf.task_protocol == 1:
             headers, body = message.protocol_1(conf.enable_utc)
         else:

@@ -23,7 +23,7 @@ def backoff_seconds(
         retries: tries made so far, counted from 0.
         maximum: cap in seconds.
     """
-    seconds = min(maximum, max(1, int(factor)) * 2 ** min(retries, 64))
+    seconds: float = min(maximum, max(1, int(factor)) * 2.0 ** min(retries, 64))
     if jitter:
         seconds = randrange(int(seconds) + 1)
     return max(0, seconds)

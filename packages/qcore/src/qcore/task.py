@@ -107,7 +107,7 @@ class Task(Generic[P, R]):
     Strategy: Any = "qworker.strategy:default"
     Request: Any = "qworker.request:Request"
 
-    MaxRetriesExceededError: ClassVar[type[Exception]] = MaxRetriesExceededError
+    MaxRetriesExceededError: ClassVar[type[MaxRetriesExceededError]] = MaxRetriesExceededError
 
     _app: Any = None
     _backend: Any = None
@@ -420,7 +420,7 @@ class Task(Generic[P, R]):
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Signature:
+    ) -> Signature[R]:
         """A signature that continues the running call: same id, workflow and destination."""
         request = self.request if request is None else request
         merged = request.as_execution_options()
@@ -474,18 +474,18 @@ class Task(Generic[P, R]):
 
     # --- signatures ----------------------------------------------------------------------------
 
-    def signature(self, args: Sequence[Any] | None = None, *starargs: Any, **starkwargs: Any) -> Signature:
+    def signature(self, args: Sequence[Any] | None = None, *starargs: Any, **starkwargs: Any) -> Signature[R]:
         """`signature(args, kwargs, **options)` of this task."""
         starkwargs.setdefault("app", self.app)
         return signature(self, args, *starargs, **starkwargs)
 
     subtask = signature
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """A signature with these arguments; partial ones are completed by the caller."""
         return self.signature(args, kwargs)
 
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
+    def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """An immutable signature: it takes no results of others as arguments."""
         return self.signature(args, kwargs, immutable=True)
 
@@ -551,8 +551,8 @@ class Task(Generic[P, R]):
 
     @property
     def __name__(self) -> str:
-        fun = getattr(self, "__wrapped_fun__", None)
-        return getattr(fun, "__name__", type(self).__name__)
+        fun: Any = getattr(self, "__wrapped_fun__", None)
+        return str(getattr(fun, "__name__", type(self).__name__))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle_task, (self.name, type(self).__module__ if not _fun(self) else _fun(self).__module__)
