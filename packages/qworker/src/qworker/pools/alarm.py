@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType, TracebackType
-from typing import TypeVar
-
-R = TypeVar("R")
 
 _EARLY_SECONDS = 0.0005
 """A timer may fire this much before the clock that we read says so."""
@@ -69,10 +66,6 @@ class AlarmLimiter:
             if self._waiting and not self._shields:
                 self._waiting = False
                 self._fire()
-
-    async def aguard(self, coroutine: Coroutine[object, object, R]) -> R:
-        with self:
-            return await coroutine
 
     def _arm(self, deadline: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, max(deadline - monotonic(), 1e-6))

@@ -176,6 +176,14 @@ class LoopPool(Pool):
                 return True
         return False
 
+    def take_back(self) -> list[int]:
+        return self._in_loop(self._empty_queue)
+
+    def _empty_queue(self) -> list[int]:
+        tags = [work.tag for work in self._queue]
+        self._queue.clear()
+        return tags
+
     # --- the end ----------------------------------------------------------------------------------
 
     def close(self) -> None:

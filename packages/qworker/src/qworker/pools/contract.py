@@ -34,8 +34,8 @@ class Work:
 class Runner(Protocol):
     """Runs payloads; it lives in the child process, or in the threads, of a pool.
 
-    The runner marks the stretch in which the user's own code runs with `qworker.pools.limits.guard()`
-    (`aguard()` around a coroutine): only there is a soft limit raised.
+    The runner marks the stretch in which the user's own code runs with `qworker.pools.limits.guard()`: only
+    there is the exception of a limit raised.
     """
 
     def start(self) -> None:
@@ -191,6 +191,10 @@ class Pool(ABC):
 
         It is reported as lost. Raises `LimitUnsupported` for running work of a pool that cannot end it.
         """
+
+    @abstractmethod
+    def take_back(self) -> list[int]:
+        """Give up everything that has not started; the tags, which get no event any more."""
 
     @abstractmethod
     def grow(self, n: int = 1) -> None:

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from signal import SIGTERM
 from threading import current_thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from .base import LoopPool
-from .cell import RUNNING
+from .cell import RUNNING, SETTLE_SECONDS, STARTED
 from .contract import Capabilities, PoolEvents, PoolOptions, RunnerFactory, Work
 from .crew import Crew, CrewEvents
 from .dispatch import Dispatcher
@@ -46,7 +46,9 @@ class Pool(LoopPool):
         self._dispatcher = Dispatcher(
             self.options, self._crew, self._reactor, self._on_unsendable, self._queue
         )
-        self._watch = Watch(self.options, self._crew, self._reactor, self._reports, self._taken_back)
+        self._watch = Watch(
+            self.options, self._crew, self._reactor, self._reports, self._give_back, self._changed
+        )
         self._doomed: set[int] = set()
         self._terminating = False
 
@@ -172,11 +174,6 @@ class Pool(LoopPool):
                 kept.append(work)
         self._queue.extendleft(reversed(kept))
 
-    def _taken_back(self, works: list[Work]) -> None:
-        self._give_back(works)
-        if works:
-            self._changed()
-
     # --- commands ---------------------------------------------------------------------------------
 
     def terminate_job(self, tag: int, signal: int = SIGTERM) -> bool:
@@ -192,6 +189,20 @@ class Pool(LoopPool):
                     self._watch.doom(child, number, signum)
                     return True
         return False
+
+    def take_back(self) -> list[int]:
+        return self._in_loop(self._take_back)
+
+    def _take_back(self) -> list[int]:
+        for child in self._crew.active():
+            if child.in_flight:
+                child.recall(child.cell.ints[STARTED] + 1)
+        sleep(2 * SETTLE_SECONDS)
+        for child in self._crew.active():
+            if child.recalled_at is not None:
+                self._watch.settle(child)
+        self._watch.within(LOOK_SECONDS)
+        return self._empty_queue()
 
     def grow(self, n: int = 1) -> None:
         _positive(n)

@@ -55,6 +55,7 @@ class Reactor:
         self._wake_writer.setblocking(False)
         self._hub: EventHub | None = None
         self.thread = get_ident()
+        self.closed = False
         self.watch(self._wake_reader.fileno(), self._on_wake)
 
     def attach(self, hub: EventHub) -> None:
@@ -107,8 +108,9 @@ class Reactor:
             timeout = until_due if timeout is None else min(timeout, until_due)
         for key, _ in self._selector.select(timeout):
             # An earlier callback of this round may have ended the watch.
-            if self._callbacks.get(key.fd, (None,))[0] is key.data:
-                key.data()
+            watched = self._callbacks.get(key.fd)
+            if watched is not None and watched[0] is key.data:
+                watched[0]()
         self.run_due()
 
     def run_due(self) -> None:
@@ -127,6 +129,10 @@ class Reactor:
         self._wake_writer.close()
 
     def close(self) -> None:
+        """Give everything up; may be called again."""
+        if self.closed:
+            return
+        self.closed = True
         for _, _, timer in self._timers:
             timer.cancel()
         self._timers.clear()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from signal import SIGKILL, SIGTERM
 from time import monotonic
 
-from attrs import define, field
+from attrs import define
 
 from .base import Reports
 from .cell import FINISHED, RUNNING, SETTLE_SECONDS, SINCE, SOFT, STARTED
@@ -33,8 +33,9 @@ class Watch:
     reports: Reports
     give_back: Callable[[list[Work]], None]
     """Takes jobs for the front of the queue."""
+    on_change: Callable[[], None]
+    """Jobs may have come back."""
     _timer: Timer | None = None
-    _looks: int = field(default=0)
 
     def within(self, delay_seconds: float) -> None:
         """Look at the children in at most this time."""
@@ -61,13 +62,14 @@ class Watch:
         wanted = [delay for delay in delays if delay is not None]
         if wanted:
             self.within(max(min(wanted), SETTLE_SECONDS))
+        self.on_change()
 
     def _look_at(self, child: Child, now: float) -> float | None:
         """Deal with one child; seconds until it wants to be looked at again, None = not before it reports."""
         if child.recalled_at is not None and not child.settled:
             if now - child.recalled_at < SETTLE_SECONDS:
                 return SETTLE_SECONDS
-            self._settle(child)
+            self.settle(child)
         number = child.cell.ints[RUNNING]
         work = child.in_flight.get(number)
         if work is None or child.cell.ints[FINISHED] >= number:
@@ -122,7 +124,7 @@ class Watch:
 
     # --- recall -----------------------------------------------------------------------------------
 
-    def _settle(self, child: Child) -> None:
+    def settle(self, child: Child) -> None:
         """Step (2) of the recall protocol, see `cell`."""
         child.settled = True
         from_number = child.recalled_from
