@@ -1,0 +1,99 @@
+"""The batch protocol, delayed delivery, expiration: `qbrokers.batching`."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import kombu
+
+from qbrokers.batching import BatchChannel, Publication
+
+from .harness import Connect, Harness, bodies, collect, drain_until, is_silent, publish
+
+
+class BatchConformance(Harness):
+    """Many messages at once, messages for later."""
+
+    def test_channel_has_the_protocol(self, channel: Any) -> None:
+        assert isinstance(channel, BatchChannel)
+        assert channel.supports_delay
+
+    def test_publish_many_keeps_the_order(self, channel: Any, queue: Any) -> None:
+        channel.publish_many([_publication(channel, queue, str(number)) for number in range(20)])
+        assert bodies(collect(channel, [queue], 20, accept=["text/plain"])) == [str(n) for n in range(20)]
+
+    def test_publish_many_reaches_several_exchanges(self, channel: Any, queue: Any) -> None:
+        by_name = Publication(_message(channel, "b"), "", queue.name)
+        channel.publish_many([_publication(channel, queue, "a"), by_name])
+        assert bodies(collect(channel, [queue], 2, accept=["text/plain"])) == ["a", "b"]
+
+    def test_publish_many_of_nothing(self, channel: Any, queue: Any) -> None:
+        channel.publish_many([])
+        assert queue.get() is None
+
+    def test_publish_many_takes_priorities(self, channel: Any, queue: Any) -> None:
+        channel.publish_many([_publication(channel, queue, str(p), priority=p) for p in (0, 9)])
+        channel.basic_qos(0, 1, False)
+        assert bodies(collect(channel, [queue], 2, accept=["text/plain"])) == ["9", "0"]
+
+    def test_flush_writes_acknowledgements(self, channel: Any, queue: Any, connect: Connect) -> None:
+        for number in range(3):
+            publish(channel, queue, number)
+        held: list[Any] = []
+        consumer = kombu.Consumer(channel, [queue], on_message=held.append)
+        with consumer:
+            drain_until(channel.connection.client, lambda: len(held) == 3)
+            for message in held:
+                message.ack()
+            channel.flush()
+        channel.basic_recover(requeue=True)
+        assert connect().channel().basic_get(queue.name) is None
+
+    def test_due_message_arrives_and_not_before(self, channel: Any, queue: Any, connection: Any) -> None:
+        due = time.time() + 0.7
+        publish(channel, queue, "later", eta_timestamp=due)
+        publish(channel, queue, "now")
+        got: list[tuple[Any, float]] = []
+        with kombu.Consumer(
+            channel, [queue], on_message=lambda m: (got.append((m.decode(), time.time())), m.ack())
+        ):
+            drain_until(connection, lambda: len(got) == 2)
+        assert [body for body, _ in got] == ["now", "later"]
+        assert due <= got[1][1] < due + 2
+
+    def test_message_for_the_far_future_stays(self, channel: Any, queue: Any, connection: Any) -> None:
+        publish(channel, queue, 1, eta_timestamp=time.time() + 3600)
+        with kombu.Consumer(channel, [queue]):
+            assert is_silent(connection)
+        assert queue.purge() == 1
+
+    def test_eta_header_of_a_celery_client_is_understood(
+        self, channel: Any, queue: Any, connection: Any
+    ) -> None:
+        eta = datetime.fromtimestamp(time.time() + 3600, UTC).isoformat()
+        publish(channel, queue, 1, headers={"task": "t", "id": "1", "eta": eta})
+        with kombu.Consumer(channel, [queue]):
+            assert is_silent(connection)
+        queue.purge()
+
+    def test_message_that_is_due_already_arrives(self, channel: Any, queue: Any) -> None:
+        publish(channel, queue, 1, eta_timestamp=time.time() - 10)
+        assert bodies(collect(channel, [queue], 1)) == [1]
+
+
+def _message(channel: Any, text: str, priority: int = 0) -> dict[str, Any]:
+    message: dict[str, Any] = channel.prepare_message(
+        text,
+        priority=priority,
+        content_type="text/plain",
+        content_encoding="utf-8",
+        headers={},
+        properties={"delivery_mode": 2},
+    )
+    return message
+
+
+def _publication(channel: Any, queue: Any, text: str, priority: int = 0) -> Publication:
+    return Publication(_message(channel, text, priority), queue.exchange.name, queue.routing_key)

@@ -1,0 +1,137 @@
+"""What the conformance tests share: a target, connections that are closed, names of their own, patience."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kombu
+import pytest
+from attrs import Factory, frozen
+
+PATIENCE_SECONDS = 10.0
+SILENCE_SECONDS = 0.3
+
+Connect = Callable[..., Any]
+
+
+@frozen
+class Target:
+    """A broker to test.
+
+    Attributes:
+        url: Where it is; other processes can reach it as well.
+        transport: Its transport class as `module:name`.
+        options: kombu's transport options.
+    """
+
+    url: str
+    transport: str
+    options: dict[str, Any] = Factory(dict)
+
+    def connect(self, **options: Any) -> Any:
+        """Return a new kombu connection; `options` win over those of the target."""
+        module, _, name = self.transport.partition(":")
+        transport = getattr(importlib.import_module(module), name)
+        return kombu.Connection(self.url, transport=transport, transport_options=self.options | options)
+
+    def start_victim(self, queue: str, count: int) -> subprocess.Popen[bytes]:
+        """Start a process that takes `count` messages and holds them; it writes a line when it has them."""
+        arguments = [self.url, self.transport, json.dumps(self.options), queue, str(count)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "qbrokers.testing.victim", *arguments], stdout=subprocess.PIPE
+        )
+
+
+class Harness:
+    """Fixtures for all parts of the suite."""
+
+    @pytest.fixture
+    def target(self) -> Target:
+        """The broker; every subclass has its own."""
+        raise LookupError("a subclass of the conformance suite must define the fixture `target`")
+
+    @pytest.fixture
+    def connect(self, target: Target) -> Iterator[Connect]:
+        """A function that opens connections; they are closed after the test."""
+        connections = []
+
+        def connect(**options: Any) -> Any:
+            connections.append(target.connect(**options))
+            return connections[-1]
+
+        yield connect
+        for connection in reversed(connections):
+            connection.release()
+
+    @pytest.fixture
+    def connection(self, connect: Connect) -> Any:
+        """An open connection."""
+        return connect()
+
+    @pytest.fixture
+    def channel(self, connection: Any) -> Any:
+        """A channel of `connection`."""
+        return connection.channel()
+
+    @pytest.fixture
+    def queue(self, channel: Any) -> Iterator[Any]:
+        """A declared queue with an exchange of its own; its name is its routing key."""
+        name = f"conformance-{uuid.uuid4().hex[:12]}"
+        queue = kombu.Queue(name, kombu.Exchange(name, type="direct"), name)(channel)
+        queue.declare()
+        yield queue
+        if channel.connection is not None and not channel.closed:
+            queue.delete()
+
+
+def publish(channel: Any, queue: Any, body: Any, **options: Any) -> None:
+    """Publish to a queue through its exchange."""
+    kombu.Producer(channel).publish(body, exchange=queue.exchange, routing_key=queue.routing_key, **options)
+
+
+def drain_until(connection: Any, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    """Drain events until `condition()` holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {condition}")
+        try:
+            connection.drain_events(timeout=0.1)
+        except TimeoutError:
+            pass
+
+
+def is_silent(connection: Any, seconds: float = SILENCE_SECONDS) -> bool:
+    """Whether nothing at all arrives for a while."""
+    try:
+        connection.drain_events(timeout=seconds)
+    except TimeoutError:
+        return True
+    return False
+
+
+def collect(channel: Any, queues: list[Any], count: int, ack: bool = True, **options: Any) -> list[Any]:
+    """Consume `count` messages from queues, and return them."""
+    messages: list[Any] = []
+
+    def receive(message: Any) -> None:
+        messages.append(message)
+        if ack:
+            message.ack()
+
+    consumer = kombu.Consumer(channel, queues, on_message=receive, **options)
+    with consumer:
+        drain_until(channel.connection.client, lambda: len(messages) >= count)
+    return messages
+
+
+def bodies(messages: list[Any]) -> list[Any]:
+    """Return the decoded bodies."""
+    return [message.decode() for message in messages]
