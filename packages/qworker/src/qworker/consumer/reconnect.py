@@ -1,0 +1,165 @@
+"""Connecting to the broker, and connecting again: the only place that knows what happens in between."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from qcore.errors import OperationalError, WorkerShutdown
+from qworker import bootsteps
+from qworker.state import ACTIVE, SCHEDULED
+
+if TYPE_CHECKING:
+    from qworker.consumer.consumer import Consumer
+
+logger = logging.getLogger(__name__)
+
+RETRY_STEP_SECONDS = 2.0
+RETRY_MAX_SECONDS = 32.0
+
+
+def run_until_stopped(c: Consumer) -> None:
+    """Run the consumer's steps; after a lost connection stop them, repair the books, and run them again."""
+    blueprint = c.blueprint
+    while blueprint.state not in (bootsteps.CLOSE, bootsteps.TERMINATE):
+        try:
+            blueprint.start(c)
+        except (WorkerShutdown, SystemExit, KeyboardInterrupt):
+            raise
+        except OSError as exc:
+            if (
+                getattr(exc, "errno", None) == 24
+            ):  # too many open files: another connection would make it worse
+                raise
+            _lost(c, exc)
+        except Exception as exc:
+            if not isinstance(exc, c.broker_errors):
+                logger.critical("Unrecoverable error: %r. The worker stops.", exc, exc_info=True)
+                raise
+            _lost(c, exc)
+
+
+def _lost(c: Consumer, exc: BaseException) -> None:
+    conf = c.app.conf
+    if c.blueprint.state in (bootsteps.CLOSE, bootsteps.TERMINATE):
+        return
+    if c.first_connection or isinstance(exc, OperationalError):
+        raise exc
+    if not conf.broker_connection_retry:
+        logger.critical(
+            "The connection to the broker was lost (%r), and broker_connection_retry is off. The worker stops.",
+            exc,
+        )
+        raise exc
+    logger.warning(
+        "The connection to the broker was lost: %r. The worker connects again. Tasks that run go on; "
+        "what waits for its time or was not started is delivered again by the broker.",
+        exc,
+    )
+    c.generation += 1
+    c.send_task_event = None
+    c.consuming = False
+    drop_what_comes_again(c)
+    c.blueprint.restart(c)
+    close_quietly(c.connection)
+    c.connection = None
+    c.broker_error = None
+
+
+def drop_what_comes_again(c: Consumer) -> None:
+    """Forget requests of the lost connection that have not started: their messages are delivered again."""
+    conf = c.app.conf
+    for request in list(c.state.by_tag.values()):
+        if request.acknowledged or c._answerable(request):
+            continue
+        if request.phase is SCHEDULED:
+            entry = c.eta_entries.pop(request.tag, None)
+            if entry is not None:
+                entry.cancel()
+            for held in c.held.values():
+                if request in held.waiting:
+                    held.waiting.remove(request)
+            c.state.forget(request)
+        elif (
+            request.phase is ACTIVE
+            and request.strategy.acks_late
+            and conf.worker_cancel_long_running_tasks_on_connection_loss
+        ):
+            logger.warning("Cancelling %s: it is delivered again.", request)
+            request.cancel(c.pool, 15)
+    for request in take_back(c):
+        if not c._answerable(request):
+            c.state.forget(request)
+        else:
+            request.execute_using_pool(c.pool)
+
+
+def take_back(c: Consumer) -> list[Any]:
+    """Requests that the pool has not started and will not start any more."""
+    withdraw = getattr(c.pool, "take_back", None)
+    if withdraw is None:
+        return []
+    return [c.state.by_tag[tag] for tag in withdraw() if tag in c.state.by_tag]
+
+
+def connect(c: Consumer) -> Any:
+    """A connection that works, tried as often as the settings allow.
+
+    Raises:
+        OperationalError: it cannot be made; the text names the broker.
+        WorkerShutdown: the worker was told to stop meanwhile.
+    """
+    conf = c.app.conf
+    retry = conf.broker_connection_retry
+    if c.first_connection and conf.broker_connection_retry_on_startup is not None:
+        retry = conf.broker_connection_retry_on_startup
+    max_retries = conf.broker_connection_max_retries
+    heartbeat = conf.broker_heartbeat
+    tries = 0
+    while True:
+        connection = c.app.connection_for_read(heartbeat=heartbeat)
+        try:
+            connection.connect()
+        except (*connection.connection_errors, OSError) as exc:
+            tries += 1
+            uri = connection.as_uri()
+            close_quietly(connection)
+            if not retry or (max_retries is not None and tries > max_retries):
+                why = "retries are off" if not retry else f"tried {tries} times"
+                raise OperationalError(
+                    f"The worker cannot connect to the broker {uri}: {exc!r} ({why}). Is it running, and are the "
+                    "address, user and password in broker_url right?"
+                ) from exc
+            _wait(c, uri, exc, tries, max_retries)
+        else:
+            c.first_connection = False
+            return connection
+
+
+def _wait(c: Consumer, uri: str, exc: BaseException, tries: int, max_retries: int | None) -> None:
+    pause = min(RETRY_STEP_SECONDS * tries, RETRY_MAX_SECONDS)
+    logger.error(
+        "consumer: Cannot connect to %s: %s. Trying again in %.2f seconds... (%s/%s)",
+        uri,
+        exc,
+        pause,
+        tries,
+        "∞" if max_retries is None else max_retries,
+    )
+    deadline = time.monotonic() + pause
+    while (left := deadline - time.monotonic()) > 0:
+        # Tasks that run must not wait for the broker, nor a request to stop.
+        c.controller.run_loop_while_disconnected(min(left, 0.5))
+        if c.state.should_stop is not None or c.state.should_terminate is not None:
+            raise WorkerShutdown(c.state.should_stop or c.state.should_terminate or 0)
+
+
+def close_quietly(connection: Any) -> None:
+    """Close a connection that may be broken."""
+    if connection is None:
+        return
+    try:
+        connection.release()
+    except Exception:
+        logger.debug("closing a connection to the broker failed", exc_info=True)
