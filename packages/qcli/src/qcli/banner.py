@@ -5,36 +5,33 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from qcli import __version__
 
-LOGO = r"""
-   ___
-  / _ \
- | (_) |
-  \__\_\ """.rstrip().strip("\n").splitlines()
+def render(facts: Any, *, show_tasks: bool = False) -> str:
+    """The start-up screen.
 
-
-def banner(worker: Any, *, color: bool = False, show_tasks: bool = False) -> str:
-    """Node, app, broker, results, pool, queues (and tasks) of a worker about to start."""
-    app = worker.app
-    queues = app.amqp.queues.format(indent=4).splitlines() or ["    (none)"]
-    events = "ON" if worker.task_events else "OFF (enable -E to monitor tasks in this worker)"
+    Args:
+        facts: what `worker.banner()` tells: node, app, broker, results, pool, queues, tasks.
+        show_tasks: list the registered tasks, too.
+    """
+    events = "ON" if facts.events else "OFF (enable -E to monitor tasks in this worker)"
+    queues = facts.queues.splitlines() or [".> (none)"]
     lines = [
         "",
-        f" {worker.hostname} {__version__}",
+        f"  {facts.hostname}  q {facts.version}",
+        f"  {platform.platform()}  Python {platform.python_version()}",
         "",
-        f" {platform.platform()}  Python {platform.python_version()}",
+        "  [config]",
+        f"  .> app:         {facts.app}",
+        f"  .> transport:   {facts.broker}",
+        f"  .> results:     {facts.results}",
+        f"  .> concurrency: {facts.concurrency} ({facts.pool})",
+        f"  .> task events: {events}",
         "",
-        " [config]",
-        f" .> app:         {app.main or '__main__'}",
-        f" .> transport:   {worker.broker_uri}",
-        f" .> results:     {worker.results_uri}",
-        f" .> concurrency: {worker.concurrency} ({worker.pool_name})",
-        f" .> task events: {events}",
-        "",
-        " [queues]",
-        *[f" {line.strip()}" for line in queues],
+        "  [queues]",
+        *[f"  {line.strip()}" for line in queues],
     ]
+    if facts.notice:
+        lines += ["", f"  {facts.notice}"]
     if show_tasks:
-        lines += ["", " [tasks]", *[f"   . {name}" for name in sorted(app.tasks.regular())]]
+        lines += ["", "  [tasks]", *[f"    . {name}" for name in facts.tasks]]
     return "\n".join([*lines, ""])

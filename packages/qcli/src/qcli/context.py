@@ -54,6 +54,10 @@ class CliContext:
         """Whether an app was named."""
         return bool(self.app_name)
 
+    def use(self, app: Any) -> None:
+        """Serve this app, whatever `-A` says."""
+        self._app = app
+
     def _find(self) -> Any:
         self._enter()
         if self.config:

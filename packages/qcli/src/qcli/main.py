@@ -85,7 +85,10 @@ def _plugins() -> list[str]:
 @click.pass_context
 def cli(ctx: click.Context, **options: Any) -> None:
     """Run workers and beat, call tasks, watch and steer a cluster."""
-    ctx.obj = CliContext(**options)
+    if isinstance(ctx.obj, CliContext):  # `app.start()` brings the app along
+        ctx.obj.override(**{name: value for name, value in options.items() if name != "app_name"})
+    else:
+        ctx.obj = CliContext(**options)
 
 
 def main() -> None:

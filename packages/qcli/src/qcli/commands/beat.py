@@ -12,6 +12,7 @@ from qcli.options import LOG_LEVEL, daemon_options, global_options
 @click.command()
 @click.option("-s", "--schedule", metavar="PATH", help="State file; default the setting beat_schedule_filename.")
 @click.option("-S", "--scheduler", metavar="NAME", help="persistent (default), memory, or a class path.")
+@click.option("-n", "--hostname", metavar="NAME", help="Node name for remote control.")
 @click.option("--max-interval", type=float, metavar="SECONDS", help="Longest sleep between looks at the schedule.")
 @click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", show_default=True)
 @daemon_options
@@ -21,6 +22,7 @@ def beat(
     schedule: str | None,
     scheduler: str | None,
     max_interval: float | None,
+    hostname: str | None,
     loglevel: int,
     logfile: str | None,
     pidfile: str | None,
@@ -35,15 +37,10 @@ def beat(
         _go_background()
     become(uid, gid, umask)
     with pid_file(pidfile):
-        service = app.Beat(
-            schedule=schedule,
-            scheduler=scheduler,
-            max_interval=max_interval,
-            loglevel=loglevel,
-            logfile=logfile,
-            no_color=cli.no_color,
-            quiet=cli.quiet,
-        )
+        app.log.setup(loglevel=loglevel, logfile=logfile, colorize=False if cli.no_color else None)
+        service = app.Beat(schedule=schedule, scheduler=scheduler, max_interval=max_interval, hostname=hostname)
+        if not cli.quiet:
+            cli.output.say(f"beat of {app.main or app!r} is starting; Ctrl-C stops it.")
         service.run()
 
 

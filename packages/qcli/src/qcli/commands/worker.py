@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
 
 import click
 
-from qcli.banner import banner
+from qcli.banner import render
 from qcli.context import CliContext
 from qcli.daemon import become, detach, pid_file
 from qcli.errors import Problem
@@ -91,7 +92,6 @@ class WorkerCommand(click.Command):
 @click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="PATH", help="With -B: state file of the scheduler.")
 @click.option("--scheduler", metavar="NAME", help="With -B: persistent (default), memory, or a class path.")
 @daemon_options
-@click.option("-j", "--json-logs", is_flag=True, hidden=True)
 @global_options
 @click.pass_context
 def worker(ctx: click.Context, cli: CliContext, /, **options: Any) -> None:
@@ -102,22 +102,21 @@ def worker(ctx: click.Context, cli: CliContext, /, **options: Any) -> None:
     logfile, pidfile = options.pop("logfile"), options.pop("pidfile")
     uid, gid, umask = options.pop("uid"), options.pop("gid"), options.pop("umask")
     background, purge = options.pop("detach"), options.pop("purge")
-    options.pop("json_logs")
     options.pop("optimization")
-    if options.get("disable_prefetch"):
-        options["prefetch_multiplier"] = 1
-    loglevel = options["loglevel"]
-    instance = app.Worker(logfile=logfile, pidfile=pidfile, no_color=cli.no_color, **_given(options))
+    loglevel = options.pop("loglevel")
+    logging_options = {"loglevel": loglevel, "logfile": logfile, "colorize": False if cli.no_color else None}
+    instance = app.Worker(purge=purge, **_given(options))
     if background:
         detach()
     become(uid, gid, umask)
     with pid_file(_expand(pidfile, instance.hostname)):
-        if purge:
-            app.control.purge()
+        app.log.setup(**logging_options, hostname=instance.hostname)
         if not cli.quiet and not background:
-            cli.output.print(banner(instance, show_tasks=loglevel <= 20))
-        instance.start()
-    sys.exit(instance.exitcode or 0)
+            cli.output.print(render(instance.banner(), show_tasks=loglevel <= logging.INFO))
+        exitcode = instance.start()
+    if instance.restart_requested:
+        os.execv(sys.executable, [sys.executable, "-m", "qcli", *sys.argv[1:]])
+    sys.exit(exitcode)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def _expand(path: str | None, hostname: str) -> str | None:
     if path is None:
         return None
-    from qcore.utils import expand_path
+    from qcore.utils.nodes import expand_path
 
     try:
         return expand_path(path, hostname)
