@@ -6,8 +6,8 @@ import logging
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from threading import Thread, get_ident
+from concurrent.futures import Future, wait
+from threading import Thread, current_thread
 from time import monotonic
 from typing import ParamSpec, TypeVar
 
@@ -107,14 +107,12 @@ class LoopPool(Pool):
 
     def start(self) -> None:
         if not self.options.own_thread:
-            self._reactor.thread = get_ident()
             self._open()
             return
         self._thread = Thread(target=self._turn, name=f"{self.options.name}-pool", daemon=True)
         self._thread.start()
 
     def _turn(self) -> None:
-        self._reactor.thread = get_ident()
         self._open()
         while not self._finished:
             self._reactor.run_once(None)
@@ -136,7 +134,8 @@ class LoopPool(Pool):
 
     def _in_loop(self, function: Callable[[], R]) -> R:
         """Call it in the loop's thread, and wait."""
-        if self._thread is None or self._reactor.thread == get_ident():
+        thread = self._thread
+        if thread is None or thread is current_thread() or not thread.is_alive():
             return function()
         future: Future[R] = Future()
 
@@ -147,7 +146,12 @@ class LoopPool(Pool):
                 future.set_exception(error)
 
         self._reactor.call_soon(call)
-        return future.result()
+        while True:
+            done, _ = wait([future], timeout=0.5)
+            if done:
+                return future.result()
+            if not thread.is_alive():  # it ended before it saw the call
+                return function()
 
     # --- work -------------------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ class ChildLoop:
         self._pid = os.getpid()
         self._outcomes: deque[tuple[Any, ...]] = deque()
         self._skipped: list[tuple[int, int]] = []
+        self._interrupted: deque[int] = deque()
         self._flushed_at = 0.0
         self._flush_lock = Lock()
         self._lingering = Lingering(self._outcomes, self.flush)
@@ -160,7 +161,9 @@ class ChildLoop:
             self._limiter.close()
 
     def _on_soft_limit(self) -> None:
-        self._cell.ints[SOFT] = self._cell.ints[RUNNING]
+        number = self._cell.ints[RUNNING]
+        self._cell.ints[SOFT] = number
+        self._interrupted.append(number)
 
     def flush(self) -> None:
         """Make results durable, then tell the parent; also called by the lingering thread."""
@@ -178,15 +181,18 @@ class ChildLoop:
                 except Exception:  # noqa: BLE001 - the results are not stored, so the jobs are not done
                     crash = format_exc()
                     entries = [(*entry[:4], crash) for entry in entries]
-            self._socket.sendall(self._encode(entries, skips))
+            soft = [self._interrupted.popleft() for _ in range(len(self._interrupted))]
+            self._socket.sendall(self._encode(entries, skips, soft))
             self._flushed_at = monotonic()
 
-    def _encode(self, entries: list[tuple[Any, ...]], skips: list[tuple[int, int]]) -> bytes:
+    def _encode(
+        self, entries: list[tuple[Any, ...]], skips: list[tuple[int, int]], soft: list[int]
+    ) -> bytes:
         memory = resident_kib() if self._measure_memory else 0
         try:
-            return encode([OUTCOMES, entries, skips, memory])
+            return encode([OUTCOMES, entries, skips, soft, memory])
         except Exception:  # noqa: BLE001 - some result cannot be pickled: find out which
-            return encode([OUTCOMES, [_plain(entry) for entry in entries], skips, memory])
+            return encode([OUTCOMES, [_plain(entry) for entry in entries], skips, soft, memory])
 
 
 def _plain(entry: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -204,7 +204,7 @@ class Crew:
             slot.spare = None
         else:
             slot.child, slot.spare = slot.spare, None
-        if slot.removing and slot.child is None:
+        if (slot.removing or self.stopping) and slot.child is None:
             self._forget(slot)
         elif failure is not None:
             self._start_failed(slot, child.failure or f"{failure} before it ran anything")

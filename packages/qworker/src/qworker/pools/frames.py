@@ -10,7 +10,7 @@ Child to parent::
     [READY]
     [FAILED, traceback]                          the runner did not start
     [OUTCOMES, [(number, result, started, runtime[, crash]), ...],
-     [(first, end) of skipped numbers, ...], resident KiB or 0]
+     [(first, end) of skipped numbers, ...], [number with a soft limit raised, ...], resident KiB or 0]
 
 Jobs are numbered per child from 1, without gaps; every number comes back once, as an outcome or as skipped.
 """

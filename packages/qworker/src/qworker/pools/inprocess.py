@@ -245,6 +245,9 @@ class InProcessPool(LoopPool):
         self._in_loop(self._terminate)
 
     def _terminate(self) -> None:
+        if self._finished:
+            self._reactor.close()
+            return
         self._closed = True
         while self._queue:
             self._reports.lost(self._queue.popleft(), 0, None, started=False)
@@ -253,7 +256,7 @@ class InProcessPool(LoopPool):
                 self._finish(job)
             self._reports.lost(job.work, os.getpid(), None, job.started is not None)
         self._check_finished()
-        if self._thread is None and not self._reactor.closed:
+        if self._thread is None:
             self._reactor.close()
 
     @property

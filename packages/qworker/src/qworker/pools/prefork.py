@@ -97,15 +97,17 @@ class Pool(LoopPool):
             child.failure = frame[1]
         else:
             self._book_outcomes(child, frame[1], frame[2], frame[3])
+            if frame[4]:
+                self._mind_memory(child, frame[4])
 
     def _book_outcomes(
-        self, child: Child, entries: list[tuple[Any, ...]], skips: list[tuple[int, int]], memory_kib: int
+        self, child: Child, entries: list[tuple[Any, ...]], skips: list[tuple[int, int]], soft: list[int]
     ) -> None:
         reports, learn = self._reports, self._dispatcher.times.learn
         in_flight, pid, doomed = child.in_flight, child.pid, self._doomed
         for entry in entries:
             number = entry[0]
-            work = in_flight.pop(number, None)
+            work = in_flight.get(number)
             if work is None:
                 continue
             learn(work.kind, entry[3])
@@ -114,6 +116,9 @@ class Pool(LoopPool):
             if child.accepted < number:
                 child.accepted = number
                 reports.accepted(work, pid, entry[2])
+            if soft and number in soft:
+                self._watch.announce_soft(child, number)
+            del in_flight[number]
             if len(entry) == 4:
                 reports.done(work, entry[1], pid)
             else:
@@ -125,8 +130,6 @@ class Pool(LoopPool):
         if child.recalled_at is not None and child.reported == child.sent:
             child.end_recall()
         child.expected_seconds *= len(in_flight) / (len(in_flight) + len(entries) or 1)
-        if memory_kib:
-            self._mind_memory(child, memory_kib)
 
     def _mind_memory(self, child: Child, memory_kib: int) -> None:
         limit = self.options.max_memory_per_child_kib
@@ -221,6 +224,9 @@ class Pool(LoopPool):
             self._thread.join(KILL_WAIT_SECONDS)
 
     def _terminate(self) -> None:
+        if self._finished:
+            self._reactor.close()
+            return
         self._closed = self._terminating = True
         queued = list(self._queue)
         self._queue.clear()

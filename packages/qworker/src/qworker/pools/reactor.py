@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from threading import get_ident
 from time import monotonic
 from typing import Any
 
@@ -54,7 +53,6 @@ class Reactor:
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._hub: EventHub | None = None
-        self.thread = get_ident()
         self.closed = False
         self.watch(self._wake_reader.fileno(), self._on_wake)
 

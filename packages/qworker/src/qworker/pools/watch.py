@@ -92,7 +92,13 @@ class Watch:
         if child.accepted < number:
             child.accepted = number
             self.reports.accepted(work, child.pid, since)
-        if child.cell.ints[SOFT] == number and child.soft_reported < number and work.soft_limit is not None:
+        if child.cell.ints[SOFT] == number:
+            self.announce_soft(child, number)
+
+    def announce_soft(self, child: Child, number: int) -> None:
+        """A soft limit was raised in this job."""
+        work = child.in_flight.get(number)
+        if work is not None and child.soft_reported < number:
             child.soft_reported = number
             self.reports.soft_timeout(work)
 

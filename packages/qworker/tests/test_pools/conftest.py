@@ -1,0 +1,8 @@
+"""Makes `pool_tools` importable, also in the subprocesses of tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
