@@ -81,7 +81,7 @@ class BaseBackend(Backend):
 
     # --- writing -------------------------------------------------------------------------------
 
-    def encode_record(self, record: ResultRecord) -> str | bytes:
+    def encode_record(self, record: ResultRecord) -> bytes:
         """The record as it is stored, not yet compressed.
 
         Raises:
@@ -268,7 +268,7 @@ class BaseBackend(Backend):
 
     # --- groups --------------------------------------------------------------------------------
 
-    def encode_group(self, group: GroupLike) -> str | bytes:
+    def encode_group(self, group: GroupLike) -> bytes:
         """The group's tuple as it is stored (W16-02)."""
         return self.codec.encode({"result": group.as_tuple()})
 

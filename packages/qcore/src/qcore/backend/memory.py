@@ -21,7 +21,7 @@ from .record import RequestLike, ResultRecord
 
 @define
 class _Stored:
-    payload: str | bytes
+    payload: bytes
     state: str
     expires: float | None
     """Monotonic seconds."""
@@ -55,7 +55,7 @@ class MemoryBackend(BaseBackend):
         super()._start_process()
         self._changed = threading.Condition()
         self._records: dict[str, _Stored] = {}
-        self._groups: dict[str, str | bytes] = {}
+        self._groups: dict[str, bytes] = {}
         self._chords: dict[str, _Chord] = {}
         self._waiters: list[_Waiter] = []
         self._watched: dict[str, list[OnRecord]] = {}

@@ -13,7 +13,7 @@ class _Mapping(Signature[Any]):
 
     Args:
         task: signature of the task that is called.
-        it: elements; a generator is read at once.
+        it: elements; a generator is read at once, and ranges among them become lists, which can be sent.
     """
 
     TASK = ""
@@ -24,7 +24,7 @@ class _Mapping(Signature[Any]):
         super().__init__(
             self.TASK,
             (),
-            {"task": member, "it": list(it)},
+            {"task": member, "it": [list(item) if isinstance(item, range) else item for item in it]},
             options,
             subtask_type=self.KIND,
             immutable=True,

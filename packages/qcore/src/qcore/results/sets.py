@@ -88,7 +88,7 @@ class ResultSet(ResultBase, Generic[R]):
     def discard(self, result: ResultBase | str) -> None:
         """Remove a result if it is there."""
         if result in self.results:
-            self.results.remove(cast(ResultBase, result))
+            self.results.remove(result)
 
     def update(self, results: Iterable[ResultBase]) -> None:
         """Add those that are not there yet."""
