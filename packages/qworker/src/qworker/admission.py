@@ -90,7 +90,7 @@ class Admission:
         except Exception as exc:  # noqa: BLE001 - any decoder may fail on any body: the message is rejected
             self.on_decode_error(message, exc)
             return
-        strategy = self.consumer.strategies.get(headers["task"])
+        strategy = self.consumer.strategy_of(headers["task"])
         if strategy is None:
             self.on_unknown_task(message, headers, body)
             return

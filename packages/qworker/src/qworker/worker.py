@@ -268,6 +268,13 @@ class WorkController:
         for callback in self.on_stopped:
             callback()
 
+    def reload(self) -> None:
+        """Take notice of tasks that were registered since the start, and of changed rate limits."""
+        if self.consumer is not None:
+            for name in self.app.tasks:
+                self.consumer.strategy_of(name)
+            self.consumer.reset_rate_limits()
+
     def request_stop(self, exitcode: int = EX_OK) -> None:
         """Ask for a warm shutdown; from any thread."""
         self.lifecycle.request_warm(exitcode)

@@ -18,6 +18,7 @@ from qworker.consumer.redelivery import settle_redelivery
 from qworker.limits import HeldRequests, TokenBucket
 from qworker.settlement import Settler
 from qworker.state import RESERVED, SCHEDULED
+from qworker.strategy import strategy_for
 
 if TYPE_CHECKING:
     from qworker.pools.contract import Pool
@@ -192,6 +193,17 @@ class Consumer:
         if self.task_consumer is not None:
             self.task_consumer.cancel_by_queue(name)
         logger.info("Cancelled queue %s", name)
+
+    def strategy_of(self, name: str) -> Any:
+        """The strategy of a task type; also of one registered since the start. None for an unknown one."""
+        strategy = self.strategies.get(name)
+        if strategy is None and name in self.app.tasks:
+            strategy = self.strategies[name] = strategy_for(self.app.tasks[name], self.app, self)
+            bucket = self.bucket_for_task(self.app.tasks[name])
+            if bucket is not None:
+                self.task_buckets[name] = bucket
+                self.held[name] = HeldRequests(bucket, self.timer, strategy.resume)
+        return strategy
 
     # -- rate limits
 
@@ -380,9 +392,8 @@ class Consumer:
         if self.broker_error is not None:
             error, self.broker_error = self.broker_error, None
             raise error
-        prefetch = self.prefetch
-        if prefetch is not None and prefetch.qos.prev != prefetch.qos.value:
-            prefetch.apply()
+        if self.prefetch is not None and self.consuming:
+            self.prefetch.apply()
         for hook in self.tick_hooks:
             hook()
         if self.hub._ready:  # called soon by one of these; the hub would wait first

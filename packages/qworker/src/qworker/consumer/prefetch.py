@@ -56,10 +56,12 @@ class Prefetch:
         self.adaptive = adaptive and multiplier > 0
         self.base = multiplier * slots
         self.extra = 0
+        self.owed = 0
         self.clock = clock
         self.qos: Any = kombu("kombu.common").QoS(set_count, self.base, max_prefetch=limit or MAX_PREFETCH)
         self.average_seconds = 0.0
         self._grow_after = 0.0
+        self._has_run = False
 
     def resize(self, slots: int) -> None:
         """The pool has `slots` slots now."""
@@ -76,8 +78,19 @@ class Prefetch:
         if self.extra and (strategy.runs == 0 or strategy.average_seconds > SHORT_SECONDS):
             self.shrink()
 
+    def reduce_for(self, running: int) -> None:
+        """Start lower, as `running` tasks of the lost connection still fill slots; each that ends gives back."""
+        if self.base and running:
+            self.owed = min(running * self.multiplier, self.base - 1)
+            self.qos.decrement_eventually(self.owed)
+
     def note_run(self, seconds: float) -> None:
         """A task took `seconds`."""
+        if self.owed:
+            back = min(self.multiplier, self.owed)
+            self.owed -= back
+            self.qos.increment_eventually(back)
+        self._has_run = True
         if seconds > SHORT_SECONDS:
             self.shrink()
         else:
@@ -91,9 +104,10 @@ class Prefetch:
             self.extra = 0
 
     def grow(self) -> None:
-        """Take a step towards the target; called when tasks were done."""
-        if not self.adaptive:
+        """Take a step towards the target, if tasks were done since the last one."""
+        if not self.adaptive or not self._has_run:
             return
+        self._has_run = False
         now = self.clock()
         if now < self._grow_after:
             return
@@ -106,7 +120,8 @@ class Prefetch:
             self.extra = wanted
 
     def apply(self) -> None:
-        """Tell the broker when the value has changed."""
+        """Adapt, and tell the broker when the value has changed; called at every tick."""
+        self.grow()
         qos = self.qos
         if qos.prev != qos.value:
             qos.update()

@@ -97,10 +97,7 @@ def drop_what_comes_again(c: Consumer) -> None:
 
 def take_back(c: Consumer) -> list[Any]:
     """Requests that the pool has not started and will not start any more."""
-    withdraw = getattr(c.pool, "take_back", None)
-    if withdraw is None:
-        return []
-    return [c.state.by_tag[tag] for tag in withdraw() if tag in c.state.by_tag]
+    return [c.state.by_tag[tag] for tag in c.pool.take_back() if tag in c.state.by_tag]
 
 
 def connect(c: Consumer) -> Any:

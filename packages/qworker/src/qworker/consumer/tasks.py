@@ -65,11 +65,7 @@ class Tasks(bootsteps.StartStopStep):
         )
         if c.generation and conf.worker_enable_prefetch_count_reduction:
             # Tasks that were running when the connection was lost still fill slots.
-            running = c.state.active_count
-            if running:
-                reduced = min(running * multiplier, max(prefetch.base - 1, 0))
-                prefetch.qos.value = max(prefetch.base - reduced, 1)
-                prefetch.owed = prefetch.base - prefetch.qos.value
+            prefetch.reduce_for(c.state.active_count)
         return prefetch
 
     def stop(self, c: Consumer) -> None:
