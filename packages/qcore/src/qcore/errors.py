@@ -3,6 +3,7 @@
 ```
 QError                          root of everything below unless marked otherwise
 ├── ImproperlyConfigured        a setting is missing, misspelt or of the wrong type
+│   └── LoadError               an app or a module with tasks cannot be loaded (also ImportError)
 ├── MissingPackageError         a feature needs a package that is not installed (also ImportError)
 ├── SecurityError               signing, certificates, refused content
 ├── TaskPredicate               raised by task code to end a run in a special way
@@ -111,6 +112,10 @@ class QError(Exception):
 
 class ImproperlyConfigured(QError):
     """A setting or an option is missing, unknown or of the wrong type."""
+
+
+class LoadError(ImproperlyConfigured, ImportError):
+    """An app, or a module with tasks, does not exist or is broken; the text says which and where."""
 
 
 class MissingPackageError(QError, ImportError):

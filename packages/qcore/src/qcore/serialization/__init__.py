@@ -44,7 +44,7 @@ _SHOWN_BYTES = 80
 
 
 class _Parts(NamedTuple):
-    """What each call needs of kombu, looked up once: `import_module` costs as much as encoding a small body."""
+    """What each call needs of kombu, looked up once: `import_module` costs as much as a small body."""
 
     registry: Any
     encoders: Any

@@ -2,13 +2,15 @@
 
 Layers, the first that has a value wins:
 
-1. assignments: `app.conf.x = ...`, `app.conf.update(...)`
-2. environment: `Q_BROKER_URL`, `Q_BROKER_READ_URL`, `Q_BROKER_WRITE_URL`, `Q_RESULT_BACKEND`
-3. keywords of the app: `App(broker=..., backend=..., include=...)`
-4. the configuration source: `config_from_object`, else `Q_CONFIG_MODULE`, else the module `qconfig`
+1. assignments made after the configuration was read
+2. environment: `Q_BROKER_URL`, `Q_BROKER_READ_URL`, `Q_BROKER_WRITE_URL`, `Q_RESULT_BACKEND`, so that whoever
+   starts a program has the last word about where it connects
+3. assignments made before: `app.conf.x = ...`, `app.conf.update(...)`
+4. keywords of the app: `App(broker=..., backend=..., include=...)`
+5. the configuration source: `config_from_object`, else `Q_CONFIG_MODULE`, else the module `qconfig`
    if there is one
-5. further defaults: `app.add_defaults(...)`
-6. the defaults of the option table
+6. further defaults: `app.add_defaults(...)`
+7. the defaults of the option table
 
 Nothing is read before a value is asked for. From then on each value lies in the instance's `__dict__`, so
 reading an attribute costs what it costs on any object.
@@ -63,6 +65,7 @@ class Settings(Mapping[str, Any]):
             _defaults=[],
             _assigned={},
             _explicit=frozenset(),
+            _read_before=False,
             _loaded=False,
             _loading=False,
             _lock=threading.RLock(),
@@ -295,13 +298,18 @@ class Settings(Mapping[str, Any]):
         found = self._find_source()
         from_source = found.read(self._options) if found is not None else {}
         from_environment = read_environment(self._options, self._environ)
+        if not self._read_before:
+            for name in from_environment:
+                self._assigned.pop(name, None)
         explicit = {**from_source, **self._keywords, **from_environment}
         values = {name: option.fresh_default() for name, option in self._options.items()}
         values.update(further)
         values.update(explicit)
         values.update(self._assigned)
         self.__dict__.update(values)
-        self.__dict__.update(_explicit=frozenset(explicit), _loaded=True, version=self.version + 1)
+        self.__dict__.update(
+            _explicit=frozenset(explicit), _loaded=True, _read_before=True, version=self.version + 1
+        )
 
     def _learn(self) -> dict[str, object]:
         """Values of the further defaults; their new names join the option table."""

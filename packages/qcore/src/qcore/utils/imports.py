@@ -113,6 +113,25 @@ def where_it_broke(exc: BaseException) -> str:
     return f"{text} ({outside[-1].filename}, line {outside[-1].lineno})"
 
 
+def trimmed_traceback(exc: BaseException, *importers: str) -> str:
+    """The traceback of an error raised while a module was imported, without the frames of importing.
+
+    Args:
+        exc: the error.
+        importers: files whose frames are left out as well.
+    """
+    skipped = {__file__, *importers}
+    shown = traceback.TracebackException.from_exception(exc)
+    shown.stack = traceback.StackSummary.from_list(
+        [
+            frame
+            for frame in shown.stack
+            if "importlib" not in frame.filename and frame.filename not in skipped
+        ]
+    )
+    return "".join(shown.format(chain=True)).rstrip()
+
+
 def qualified_name(obj: object) -> str:
     """`module.qualname` of a class, function or instance's class."""
     named = obj if hasattr(obj, "__qualname__") else type(obj)
