@@ -157,3 +157,10 @@ def touch(path: str, value: object = None) -> object:
     finally:
         os.close(descriptor)
     return value
+
+
+def mark_forever(path: str) -> None:
+    """Run until there is such a file."""
+    deadline = time.monotonic() + 30
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import pytest
 from kombu.asynchronous import Hub
+from pool_tools import CallRunner, Driver, Log, fast, nap, running
 
 from qcore.errors import SoftTimeLimitExceeded
 from qworker.pools import limits
 from qworker.pools.contract import Pool, Work
 from qworker.pools.errors import LimitUnsupported, PoolClosed
-
-from pool_tools import CallRunner, Driver, Log, fast, nap, running
 
 HERE = ["prefork", "threads", "solo", "asyncio"]
 
@@ -363,8 +362,9 @@ def test_info_names_the_implementation(driver: Driver):
 def test_options_that_need_processes_are_refused_elsewhere(name: str):
     if pool_class(name).capabilities.recycle:
         return
-    with pytest.raises(LimitUnsupported, match="max_tasks_per_child"), running(
-        pool_class(name), max_tasks_per_child=3
+    with (
+        pytest.raises(LimitUnsupported, match="max_tasks_per_child"),
+        running(pool_class(name), max_tasks_per_child=3),
     ):
         pass
 
@@ -421,6 +421,10 @@ def test_greenlets(name: str, patch: str):
     pytest.importorskip(name)
     script = textwrap.dedent(GREEN).format(name=name, patch=patch, tools=str(Path(__file__).parent))
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ended.stdout.strip() == "good", ended.stderr

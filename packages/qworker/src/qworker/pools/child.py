@@ -185,9 +185,7 @@ class ChildLoop:
             self._socket.sendall(self._encode(entries, skips, soft))
             self._flushed_at = monotonic()
 
-    def _encode(
-        self, entries: list[tuple[Any, ...]], skips: list[tuple[int, int]], soft: list[int]
-    ) -> bytes:
+    def _encode(self, entries: list[tuple[Any, ...]], skips: list[tuple[int, int]], soft: list[int]) -> bytes:
         memory = resident_kib() if self._measure_memory else 0
         try:
             return encode([OUTCOMES, entries, skips, soft, memory])

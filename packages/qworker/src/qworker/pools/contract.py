@@ -179,7 +179,7 @@ class Pool(ABC):
 
     @abstractmethod
     def submit(self, work: Work) -> None:
-        """Append to the queue, which `flush()` and every place that becomes free empty. Raises `PoolClosed`."""
+        """Append to the queue, which `flush()` and places that become free empty. Raises `PoolClosed`."""
 
     @abstractmethod
     def flush(self) -> None:

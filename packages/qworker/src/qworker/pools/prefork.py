@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from .base import LoopPool
-from .cell import RUNNING, SETTLE_SECONDS, STARTED
+from .cell import RUNNING, SETTLE_SECONDS, SINCE, STARTED
 from .contract import Capabilities, PoolEvents, PoolOptions, RunnerFactory, Work
 from .crew import Crew, CrewEvents
 from .dispatch import Dispatcher
@@ -155,7 +155,11 @@ class Pool(LoopPool):
         for number, work in child.in_flight.items():
             if number > running:
                 innocent.append(work)
-            elif child.timed_out is not None and child.timed_out[0] == number:
+                continue
+            if child.accepted < number:
+                child.accepted = number
+                self._reports.accepted(work, child.pid, child.cell.floats[SINCE])
+            if child.timed_out is not None and child.timed_out[0] == number:
                 self._reports.hard_timeout(work, child.timed_out[1])
             else:
                 self._reports.lost(work, child.pid, exitcode, True)
