@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu.transport import virtual
+from kombu.transport import base, virtual
 from kombu.utils import json as kombu_json
 from kombu.utils.imports import symbol_by_name as _symbol_by_name
 
@@ -12,6 +12,9 @@ BaseChannel: Any = virtual.Channel
 BaseMessage: Any = virtual.Message
 BaseQoS: Any = virtual.QoS
 BaseTransport: Any = virtual.Transport
+
+rabbitmq_arguments: Any = base.to_rabbitmq_queue_arguments
+"""kombu's words for queue limits (`expires`, `max_length`, …), in seconds, turned into `x-` arguments."""
 
 _kombu_loads: Any = kombu_json.loads
 _named: Any = _symbol_by_name

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import Any
 
 from qbrokers.batching import Publication
 from qbrokers.redis import codec, messages, publishing
-from qbrokers.redis.bases import BaseChannel
+from qbrokers.redis.bases import BaseChannel, rabbitmq_arguments
 from qbrokers.redis.keeper import Keeper
 from qbrokers.redis.messages import BadEnvelope
 from qbrokers.redis.messages import Message as RedisMessage
@@ -47,7 +48,8 @@ class Channel(BaseChannel):  # type: ignore[misc]
         self.under_way = 0
         self.auto_delete_queues: set[str] = set()
         self._pid = os.getpid()
-        self._limits: dict[str, publishing.Limits] = {}
+        self._limits: dict[str, publishing.Limits] = connection.limits
+        self._refresh_at = 0.0
         self._fanout: dict[str, set[tuple[str, str]]] = {}
         self._receivers: dict[str, tuple[Any, bool]] = {}
         self._undelivered = 0
@@ -68,26 +70,62 @@ class Channel(BaseChannel):  # type: ignore[misc]
         """Make an envelope; the priority in it is the one on the wire."""
         properties = dict(properties or {})  # kombu passes the same one again when it publishes again
         messages.mark_priority(properties, properties.get("priority", priority), self.options)
-        prepared: dict[str, Any] = super().prepare_message(
-            body, None, content_type, content_encoding, headers, properties
-        )
-        return prepared
+        properties.setdefault("delivery_info", {})
+        return {
+            "body": body,
+            "content-encoding": content_encoding,
+            "content-type": content_type,
+            "headers": headers or {},
+            "properties": properties,
+        }
 
     def complete(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
         """Encode the body and write tag and address into an envelope."""
-        self._inplace_augment_message(message, exchange, routing_key)
+        encoding = self.body_encoding
+        body = message["body"]
+        if encoding == "base64":
+            data = body.encode() if isinstance(body, str) else body
+            message["body"] = b2a_base64(data, newline=False).decode()
+        else:
+            message["body"], encoding = self.encode_body(body, encoding)
+        properties = message["properties"]
+        properties["body_encoding"] = encoding
+        properties["delivery_tag"] = self._next_delivery_tag()
+        info = properties["delivery_info"]
+        info["exchange"] = exchange
+        info["routing_key"] = routing_key
+
+    _inplace_augment_message = complete
+
+    def _next_delivery_tag(self) -> str:
+        """A random UUID (version 4), made in a third of the time that the module uuid takes."""
+        digits = os.urandom(16).hex()
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
     def limits(self, queue: str) -> publishing.Limits | None:
-        """Limits of a queue that this channel declared."""
-        return self._limits.get(queue)
+        """Limits of a queue that this connection declared."""
+        limits = self._limits.get(queue)
+        return publishing.REPLY_LIMITS if limits is None and queue.endswith(".pidbox") else limits
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
+        """Publish one message; it is in the queue when this returns."""
+        if exchange:
+            super().basic_publish(message, exchange, routing_key, **kwargs)
+            return
+        self.complete(message, exchange, routing_key)
+        self._put(routing_key, message)
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        commands = publishing.put(self.keys, queue, message, self._limits.get(queue))
+        commands = publishing.put(self.keys, queue, message, self.limits(queue))
         self.session.pipeline(self.keys.group(queue), commands)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         channel = self.keys.channel(exchange, routing_key)
         self.session.call("", b"PUBLISH", channel, codec.dumps(message))
+
+    def create_publish_batch(self, max_size: int) -> publishing.PublishBatch:
+        """What `kombu.Producer.batch` collects messages in."""
+        return publishing.PublishBatch(self, max_size)
 
     def publish_many(self, publications: Sequence[Publication]) -> None:
         """Put all the messages, in order, in one round trip: all of them, or none and an exception.
@@ -99,6 +137,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         publishing.publish_many(self, publications)
 
     # -- queues and exchanges
+
+    def prepare_queue_arguments(self, arguments: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Queue arguments from `kombu.Queue(expires=..., message_ttl=..., max_length=...)`."""
+        return dict(rabbitmq_arguments(arguments, **kwargs))
 
     def _new_queue(self, queue: str, auto_delete: bool = False, **kwargs: Any) -> None:
         if auto_delete:
@@ -237,6 +279,18 @@ class Channel(BaseChannel):  # type: ignore[misc]
         if free is None:
             return limit - self.under_way - self._undelivered
         return int(min(limit, free - self.under_way - self._undelivered))
+
+    def refreshing(self, now: float) -> list[Command]:
+        """Commands that keep the consumed queues with `x-expires` alive; none when it is too early."""
+        if now < self._refresh_at:
+            return []
+        lives = [
+            (queue, limits.expires_ms)
+            for queue in self._active_queues
+            if (limits := self._limits.get(queue)) is not None and limits.expires_ms
+        ]
+        self._refresh_at = now + min((life for _, life in lives), default=10_000) / 3000
+        return [command for queue, life in lives for command in publishing.expiring(self.keys, queue, life)]
 
     def claimed(self, queue: str, raw: bytes, tag: str, server_time: float) -> None:
         """A claim of the intake took a message."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from qbrokers.redis.keeper import OWNERS_LIFE_SECONDS, Claim, Keeper
 from qbrokers.redis.scripts import CLAIM
 from qbrokers.redis.session import Session
-from qbrokers.redis.wire import CONNECTION_ERRORS, pack
+from qbrokers.redis.wire import CONNECTION_ERRORS, Command, pack
 
 DUE_BATCH = 200
 """Most due messages that one claim moves to a queue."""
@@ -22,6 +22,9 @@ class Taker(Protocol):
 
     def capacity(self) -> int:
         """How many messages may be taken now, those under way not counted."""
+
+    def refreshing(self, now: float) -> list[Command]:
+        """Commands that keep expiring queues alive."""
 
     def claimed(self, queue: str, raw: bytes, tag: str, server_time: float) -> None:
         """A message was taken."""

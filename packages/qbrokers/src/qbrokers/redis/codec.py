@@ -8,6 +8,7 @@ through kombu.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from kombu.utils.json import JSONEncoder
@@ -37,16 +38,21 @@ _exact_dumps = JSONEncoder().encode
 _PLAIN = frozenset({str, int, bool, type(None)})
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether every JSON writer writes the value alike: no float (NaN), no date, no UUID."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return True
-    if kind is dict:
-        return all(type(item) in _PLAIN or _is_plain(item) for item in value.values())
-    if kind is list or kind is tuple:
-        return all(type(item) in _PLAIN or _is_plain(item) for item in value)
-    return False
+def _is_plain(values: Iterable[Any]) -> bool:
+    """Whether every JSON writer writes the values alike: no float (NaN), no date, no UUID."""
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is dict:
+            if value and not _is_plain(value.values()):
+                return False
+        elif kind is list or kind is tuple:
+            if not _is_plain(value):
+                return False
+        else:
+            return False
+    return True
 
 
 def dumps(envelope: dict[str, Any]) -> bytes:
@@ -55,7 +61,7 @@ def dumps(envelope: dict[str, Any]) -> bytes:
     Raises:
         TypeError: It holds a value that kombu's JSON cannot write either.
     """
-    if _orjson_dumps is not None and _is_plain(envelope):
+    if _orjson_dumps is not None and _is_plain(envelope.values()):
         try:
             return bytes(_orjson_dumps(envelope, None, _OPTIONS))
         except TypeError:

@@ -144,6 +144,9 @@ class Intake:
         if session.settlements:
             self._add_settlements(out, handlers)
         for claiming in self._claimings.values():
+            for command in claiming.taker.refreshing(now):
+                out.append(pack(command))
+                handlers.append(_ignore)
             wanted = claiming.wants(now)
             if wanted > 0:
                 self._add_claim(out, handlers, claiming, wanted)

@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import frozen
+from kombu import exceptions
 
 from qbrokers.batching import ETA_PROPERTY, Publication
 from qbrokers.redis import codec, messages
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.session import Session
 from qbrokers.redis.wire import Command
+
+# kombu 5.7 has a name of its own for it.
+BatchPublishError: type[Exception] = getattr(exceptions, "BatchPublishError", exceptions.OperationalError)
 
 
 @frozen
@@ -38,6 +42,10 @@ class Limits:
         names = ("x-expires", "x-message-ttl", "x-max-length")
         values = [int((arguments or {}).get(name) or 0) for name in names]
         return cls(*values) if any(values) else None
+
+
+REPLY_LIMITS = Limits(expires_ms=3_600_000)
+"""Of a queue of remote control replies whose asker may be gone: nobody else will ever read it."""
 
 
 def put(keys: Keys, queue: str, message: dict[str, Any], limits: Limits | None) -> list[Command]:
@@ -95,19 +103,20 @@ class Router(Protocol):
 
 def publish_many(channel: Router, publications: Sequence[Publication]) -> None:
     """Route all the messages, then send them together; see `Channel.publish_many`."""
-    collector = _Collector(channel)
+    collector = Collector(channel)
     for publication in publications:
         collector.add(publication)
     collector.send()
 
 
-class _Collector:
+class Collector:
     """The commands of one batch. Binding tables are read once per batch."""
 
     def __init__(self, channel: Router) -> None:
         self._channel = channel
         self._tables: dict[str, list[tuple[str, ...]]] = {}
-        self._batches: dict[str, list[Command]] = defaultdict(list)
+        self._batches: dict[str, list[list[Any]]] = defaultdict(list)
+        self._open: dict[str, list[Any] | None] = {}
 
     def add(self, publication: Publication) -> None:
         channel, exchange, routing_key = self._channel, publication.exchange, publication.routing_key
@@ -115,7 +124,8 @@ class _Collector:
         channel.complete(message, exchange, routing_key)
         if exchange and channel.typeof(exchange).type == "fanout":
             name = channel.keys.channel(exchange, routing_key)
-            self._batches[""].append((b"PUBLISH", name, codec.dumps(message)))
+            self._batches[""].append([b"PUBLISH", name, codec.dumps(message)])
+            self._open[""] = None
             return
         for queue in self._queues(exchange, routing_key):
             self._put(queue, message)
@@ -135,19 +145,70 @@ class _Collector:
         batch = self._batches[channel.keys.group(queue)]
         limits = channel.limits(queue)
         commands = put(channel.keys, queue, message, limits)
-        last = batch[-1] if batch else None
-        if (
-            limits is None
-            and last is not None
-            and last[:2] == commands[0][:2]
-            and last[0] in (b"LPUSH", b"ZADD")
-        ):
-            batch[-1] = last + commands[0][2:]
+        open_command = self._open.get(channel.keys.group(queue))
+        first = commands[0]
+        if limits is None and open_command is not None and open_command[0:2] == [first[0], first[1]]:
+            open_command += first[2:]
         else:
-            batch += commands
+            batch += [list(command) for command in commands]
+            self._open[channel.keys.group(queue)] = batch[-1] if limits is None else None
 
     def send(self) -> None:
         for group, batch in self._batches.items():
-            if len(batch) > 1:
-                batch = [(b"MULTI",), *batch, (b"EXEC",)]
-            self._channel.session.pipeline(group, batch)
+            commands: list[Command] = [tuple(command) for command in batch]
+            if len(commands) > 1:
+                commands = [(b"MULTI",), *commands, (b"EXEC",)]
+            self._channel.session.pipeline(group, commands)
+
+    def clear(self) -> None:
+        self._batches.clear()
+        self._open.clear()
+
+
+class PublishBatch:
+    """Messages of one `kombu.Producer.batch` context, sent when there are `max_size`, and at its end."""
+
+    def __init__(self, channel: Router, max_size: int) -> None:
+        self.channel = channel
+        self._collector = Collector(channel)
+        self._max_size = max_size
+        self._size = 0
+        self._failed: BaseException | None = None
+
+    def publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
+        """Route one prepared message and keep it for the next `flush`.
+
+        Raises:
+            BatchPublishError: The batch has failed before.
+        """
+        self._check()
+        self._collector.add(Publication(message, exchange, routing_key))
+        self._size += 1
+        if self._size >= self._max_size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept, once.
+
+        Raises:
+            BatchPublishError: Whether the messages arrived is not known.
+        """
+        self._check()
+        try:
+            self._collector.send()
+        except Exception as exc:
+            self._failed = exc
+            raise BatchPublishError("Redis publish batch failed; delivery is uncertain") from exc
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        self._collector.clear()
+        self._size = 0
+
+    def close(self) -> None:
+        self.discard()
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise BatchPublishError("this batch failed before; begin a new one") from self._failed

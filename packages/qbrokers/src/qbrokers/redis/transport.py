@@ -21,6 +21,7 @@ from qbrokers.redis.intake import Intake
 from qbrokers.redis.keeper import KEEPERS, Keeper
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.options import Options
+from qbrokers.redis.publishing import Limits
 from qbrokers.redis.servers import DEFAULT_PORT, Server, sentinel_of, server_of
 from qbrokers.redis.session import Session
 from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, wait_readable
@@ -42,7 +43,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
     connection_errors = (*BaseTransport.connection_errors, InconsistencyError, *CONNECTION_ERRORS)
     channel_errors = (*BaseTransport.channel_errors, *CHANNEL_ERRORS)
     implements = BaseTransport.implements.extend(
-        asynchronous=True, exchange_type=frozenset(["direct", "topic", "fanout"])
+        asynchronous=True, batch_publish=True, exchange_type=frozenset(["direct", "topic", "fanout"])
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
@@ -50,6 +51,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
         self.options = Options.of(client.transport_options)
         self.inbox: deque[Arrival] = deque()
         self.keeper: Keeper
+        self.limits: dict[str, Limits] = {}
         self._session: Session | None = None
         self._intake: Intake | None = None
         self._waker = Waker()
