@@ -44,6 +44,7 @@ class BaseBackend(Backend):
     supports_messages = False
     persistent = True
     writes_nothing = False
+    _first_pause_seconds = 0.001
 
     def __init__(self, app: Any, url: str = "") -> None:
         self.app = app
@@ -219,12 +220,19 @@ class BaseBackend(Backend):
         pending = dict.fromkeys(task_ids)
         longest = LONGEST_PAUSE_SECONDS if interval is None else max(interval, 0.001)
         start = time.monotonic()
+        seen: object = None
         while pending:
-            for task_id, record in self.get_many(list(pending)).items():
-                if record.ready:
-                    del pending[task_id]
-                    self._remember(record)
-                    yield record
+            token = self._change_token()
+            look_seconds = 0.0
+            if token is None or token != seen:
+                seen = token
+                before = time.monotonic()
+                for task_id, record in self.get_many(list(pending)).items():
+                    if record.ready:
+                        del pending[task_id]
+                        self._remember(record)
+                        yield record
+                look_seconds = time.monotonic() - before
             if not pending:
                 return
             waited = time.monotonic() - start
@@ -232,12 +240,17 @@ class BaseBackend(Backend):
                 raise TimeoutError(f"{len(pending)} of the awaited tasks were not ready in {timeout} s")
             if on_interval is not None:
                 on_interval()
-            pause = pause_after(waited, longest)
-            self._pause(pause if timeout is None else min(pause, timeout - waited))
+            self._while_waiting(waited)
+            # Looking for many takes long itself: pause at least as long, so that the store gets other work done.
+            pause = max(look_seconds, pause_after(waited, longest, self._first_pause_seconds))
+            time.sleep(pause if timeout is None else max(0.0, min(pause, timeout - waited)))
 
-    def _pause(self, seconds: float) -> None:
-        """Wait before the next look; a store that can tell that something changed returns earlier."""
-        time.sleep(seconds)
+    def _change_token(self) -> object:
+        """Something that differs once the store has changed; None when the store cannot tell."""
+        return None
+
+    def _while_waiting(self, waited_seconds: float) -> None:
+        """Called at each step of a wait; for chores that nobody else may do."""
 
     def watch(self, task_id: str, callback: OnRecord) -> Callable[[], None]:
         self._check_process()

@@ -45,6 +45,10 @@ class Codec:
     def _accepted(self) -> frozenset[str]:
         return serialization.accepted_content_types(self._accept)
 
+    def accepts(self, name: str) -> bool:
+        """Whether content of a serializer may be decoded."""
+        return serialization.content_type_of(name) in self._accepted
+
     @property
     def content_encoding(self) -> str:
         """`utf-8` or `binary`."""

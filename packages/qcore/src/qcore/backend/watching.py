@@ -16,12 +16,12 @@ FIRST_PAUSE_SECONDS = 0.001
 LONGEST_PAUSE_SECONDS = 0.1
 
 
-def pause_after(waited_seconds: float, longest: float) -> float:
-    """How long to wait before the next look: a tenth of what was waited so far, from 1 ms to `longest`.
+def pause_after(waited_seconds: float, longest: float, first: float = FIRST_PAUSE_SECONDS) -> float:
+    """How long to wait before the next look: a tenth of what was waited so far, from `first` to `longest`.
 
     So a short task is seen at once, and a long one costs few questions.
     """
-    return max(FIRST_PAUSE_SECONDS, min(longest, waited_seconds / 10))
+    return max(first, min(longest, waited_seconds / 10))
 
 
 class Watcher:
