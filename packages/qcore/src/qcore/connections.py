@@ -102,9 +102,9 @@ def broker_urls(conf: Any, direction: str = "write") -> list[str]:
     return ["amqp://"]
 
 
-def result_backend_url(conf: Any) -> str | None:
+def result_backend_url(conf: Any) -> Any:
     """URL of the result store in force: the setting, else the embedded default's, else None (no results)."""
-    configured: str | None = conf.result_backend
+    configured = conf.result_backend
     if configured is not None:
         return configured
     embedded = embedded_default(conf)

@@ -28,8 +28,8 @@ def is_app(value: object) -> bool:
 def find_app(name: str) -> Any:
     """The app that `name` means; the working directory becomes importable.
 
-    `module:attribute` (or `module:a.b`) says it exactly. For a module or package `proj`, the first of these is
-    taken: `proj.app`, `proj.q`, any app in `proj`; then `app`, `q` and any app in the submodule `proj.q`.
+    `module:attribute` (or `module:a.b`) says it exactly. For a module or package `proj`, the first of these
+    is taken: `proj.app`, `proj.q`, any app in `proj`; then `app`, `q` and any app in the submodule `proj.q`.
     `package.module.attribute` works as well.
 
     Raises:

@@ -193,7 +193,7 @@ class Logging:
         return handler
 
     def supports_color(self, colorize: bool | None = None, logfile: str | None = None) -> bool:
-        """Whether lines are coloured: if asked for, else on a terminal without a log file; never on Windows."""
+        """Whether lines are coloured: if asked for, else on a terminal without log file; never on Windows."""
         if sys.platform == "win32":
             return False
         if colorize is None:

@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from .errors import ImproperlyConfigured, MissingPackageError
 
 _KNOWN: dict[str, dict[str, str]] = {
-    "qcore.brokers": {"redis": "qbrokers", "rediss": "qbrokers", "embedded": "qbrokers"},
+    "qcore.brokers": dict.fromkeys(("redis", "rediss", "sentinel", "sqlite"), "qbrokers"),
     "qcore.backends": dict.fromkeys(
         ("redis", "rediss", "db", "database", "cache", "memcache", "filesystem", "file", "mongodb", "s3"),
         "qbackends",

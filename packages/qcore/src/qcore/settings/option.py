@@ -109,6 +109,12 @@ def _callable_or_name(value: Any) -> Any:
     raise _Refused
 
 
+def _store(value: Any) -> Any:
+    if isinstance(value, (bool, int, float, bytes, list, tuple, set, Mapping)):
+        raise _Refused
+    return value
+
+
 def _rate(value: Any) -> Any:
     try:
         parse_rate(value)
@@ -139,6 +145,7 @@ LIST = Kind("a list, tuple or set", _list, _parse_list)
 DICT = Kind("a mapping", _instance(Mapping), _parse_json)
 URL = Kind("a URL, or a list of URLs to fail over between", _url, _same)
 FACTORY = Kind("a callable or its dotted name", _callable_or_name, _same)
+STORE = Kind("a URL, a result store or its class", _store, _same)
 SSL = Kind("true, false or a mapping of TLS options", _instance(bool, Mapping), _parse_json)
 MODE = Kind("a number or a name", _instance(int, str), lambda text: int(text) if text.isdigit() else text)
 RATE = Kind("a rate such as '10/m'", _rate, _same)

@@ -24,6 +24,7 @@ from .option import (
     SECONDS,
     SECRET,
     SSL,
+    STORE,
     TEXT,
     URL,
     ZONE,
@@ -148,7 +149,7 @@ _BROKER = (
 )
 
 _RESULT = (
-    _o("result_backend", TEXT, None, "URL of the result store; a broker and no backend: no results"),
+    _o("result_backend", STORE, None, "URL of the result store; a broker and no backend: no results"),
     _o("result_serializer", TEXT, "json", "serializer of results"),
     _o("result_compression", TEXT, None, "compress stored results"),
     _o("result_extended", BOOL, False, "store name, arguments, worker, retries and queue as well"),
