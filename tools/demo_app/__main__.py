@@ -21,7 +21,22 @@ from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 SKIPPED = {".git", ".hatch", ".venv", "node_modules", "__pycache__", ".q", "dist"}
-TEXT = {".py", ".md", ".txt", ".toml", ".rst", ".cfg", ".ini", ".yml", ".yaml", ".json", ".lua", ".html", ".css", ".js"}
+TEXT = {
+    ".py",
+    ".md",
+    ".txt",
+    ".toml",
+    ".rst",
+    ".cfg",
+    ".ini",
+    ".yml",
+    ".yaml",
+    ".json",
+    ".lua",
+    ".html",
+    ".css",
+    ".js",
+}
 SECONDS_TO_START = 20
 SECONDS_TO_FINISH = 120
 
@@ -38,7 +53,18 @@ def text_files(folder: Path, limit: int) -> list[str]:
 def start_worker(directory: str, concurrency: int) -> subprocess.Popen[bytes]:
     """A worker process of its own, as a user starts it: `qcli -A wordcount worker`."""
     log = open(Path(directory) / "worker.log", "wb")  # noqa: SIM115 - the worker writes to it until the end
-    command = [sys.executable, "-m", "qcli", "-A", "wordcount", "worker", "-c", str(concurrency), "-l", "INFO"]
+    command = [
+        sys.executable,
+        "-m",
+        "qcli",
+        "-A",
+        "wordcount",
+        "worker",
+        "-c",
+        str(concurrency),
+        "-l",
+        "INFO",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     return subprocess.Popen(
         command, cwd=directory, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -58,8 +84,9 @@ def stop_worker(worker: subprocess.Popen[bytes]) -> None:
 
 def run(console: Console, files: list[str], folder: Path, worker: subprocess.Popen[bytes], log: Path) -> None:
     """Send the work, show how it goes, print the result."""
-    from qcore import chord
     from wordcount import app, count_words, fetch_title, merge
+
+    from qcore import chord
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
@@ -72,9 +99,13 @@ def run(console: Console, files: list[str], folder: Path, worker: subprocess.Pop
         while not job.ready():
             progress.update(bar, completed=job.parent.completed_count())
             if worker.poll() is not None:
-                raise SystemExit(f"the worker ended with code {worker.returncode}; its log:\n{log.read_text()[-4000:]}")
+                raise SystemExit(
+                    f"the worker ended with code {worker.returncode}; its log:\n{log.read_text()[-4000:]}"
+                )
             if time.monotonic() > deadline:
-                raise SystemExit(f"the work was not done in time; the worker's log:\n{log.read_text()[-4000:]}")
+                raise SystemExit(
+                    f"the work was not done in time; the worker's log:\n{log.read_text()[-4000:]}"
+                )
             time.sleep(0.05)
         totals = job.get(timeout=10)
         seconds = time.monotonic() - started

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from qcore import App
+from qcore import App, Task
 
 app = App("wordcount")
 
@@ -28,7 +28,7 @@ def merge(counts: list[dict[str, int]]) -> dict[str, int]:
 
 
 @app.task(bind=True, autoretry_for=(ConnectionError,), retry_backoff=1, retry_jitter=False)
-def fetch_title(self, name: str) -> str:
+def fetch_title(self: Task[[str], str], name: str) -> str:
     """Fails twice; is tried again after one second, then after two more."""
     if self.request.retries < 2:
         raise ConnectionError("the title server is busy")

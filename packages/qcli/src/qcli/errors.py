@@ -21,24 +21,28 @@ EX_CONFIG = 78
 class Problem(click.ClickException):
     """Ends the command with a line on stderr."""
 
-    exit_code = EX_FAILURE
-
-    def __init__(self, message: str, exit_code: int | None = None) -> None:
+    def __init__(self, message: str, exit_code: int = EX_FAILURE) -> None:
         super().__init__(message)
-        if exit_code is not None:
-            self.exit_code = exit_code
+        self._exit_code = exit_code
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """What the process ends with."""
+        return self._exit_code
 
 
 class UsageProblem(Problem):
     """The command line is wrong."""
 
-    exit_code = EX_USAGE
+    def __init__(self, message: str) -> None:
+        super().__init__(message, EX_USAGE)
 
 
 class Unavailable(Problem):
     """Nobody answered."""
 
-    exit_code = EX_UNAVAILABLE
+    def __init__(self, message: str) -> None:
+        super().__init__(message, EX_UNAVAILABLE)
 
 
 @contextmanager

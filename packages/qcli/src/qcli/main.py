@@ -42,8 +42,8 @@ class LazyGroup(click.Group):
         if name in _plugins():
             from qcore import plugins
 
-            loaded: click.Command = plugins.load(GROUP, name)
-            return loaded
+            loaded = plugins.load(GROUP, name)
+            return loaded if isinstance(loaded, click.Command) else None
         return None
 
     def resolve_command(
@@ -74,16 +74,25 @@ def _plugins() -> list[str]:
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "Q"},
     epilog="Every option can also come from the environment: Q_APP, Q_BROKER_URL, Q_WORKER_CONCURRENCY, …",
 )
-@click.option("-A", "--app", "app_name", metavar="MODULE", envvar="Q_APP", help="Your app: `proj`, `proj.q`, `proj.q:app`.")
+@click.option(
+    "-A",
+    "--app",
+    "app_name",
+    metavar="MODULE",
+    envvar="Q_APP",
+    help="Your app: `proj`, `proj.q`, `proj.q:app`.",
+)
 @click.option("-b", "--broker", metavar="URL", envvar="Q_BROKER_URL", help="Broker; default the app's.")
-@click.option("--result-backend", metavar="URL", envvar="Q_RESULT_BACKEND", help="Result store; default the app's.")
+@click.option(
+    "--result-backend", metavar="URL", envvar="Q_RESULT_BACKEND", help="Result store; default the app's."
+)
 @click.option("--config", metavar="MODULE", envvar="Q_CONFIG_MODULE", help="Module with settings.")
 @click.option("--workdir", metavar="DIR", help="Change to this directory first.")
 @click.option("-C", "--no-color", is_flag=True, default=None, envvar="NO_COLOR", help="No colours.")
 @click.option("-q", "--quiet", is_flag=True, help="Print results only.")
 @click.version_option(__version__, prog_name="qcli", message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, **options: Any) -> None:
+def cli(ctx: click.Context, /, **options: Any) -> None:
     """Run workers and beat, call tasks, watch and steer a cluster."""
     if isinstance(ctx.obj, CliContext):  # `app.start()` brings the app along
         ctx.obj.override(**{name: value for name, value in options.items() if name != "app_name"})

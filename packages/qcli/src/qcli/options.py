@@ -8,19 +8,24 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from qcli.context import CliContext
 from qcli.errors import explained
 
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic only since click 8.5
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 
 
-class LogLevel(click.ParamType):
+class LogLevel(ParamType):
     """A level by name, in any case, or by number."""
 
     name = "level"
@@ -32,10 +37,12 @@ class LogLevel(click.ParamType):
             return int(value)
         if value.upper() in LEVELS:
             return int(getattr(logging, value.upper()))
-        self.fail(f"{value!r} is no log level: choose one of {', '.join(LEVELS)}, or a number", param, ctx)
+        return self.fail(
+            f"{value!r} is no log level: choose one of {', '.join(LEVELS)}, or a number", param, ctx
+        )
 
 
-class CommaList(click.ParamType):
+class CommaList(ParamType):
     """Comma-separated words."""
 
     name = "list"
@@ -46,7 +53,7 @@ class CommaList(click.ParamType):
         return [word.strip() for word in value.split(",") if word.strip()]
 
 
-class JsonOf(click.ParamType):
+class JsonOf(ParamType):
     """A JSON array or object."""
 
     def __init__(self, kind: type, name: str) -> None:
@@ -65,7 +72,7 @@ class JsonOf(click.ParamType):
         return decoded
 
 
-class Moment(click.ParamType):
+class Moment(ParamType):
     """ISO 8601 text; one without offset is local time."""
 
     name = "time"
@@ -76,7 +83,11 @@ class Moment(click.ParamType):
         try:
             return datetime.fromisoformat(value).astimezone(UTC)
         except ValueError:
-            self.fail(f"{value!r} is no time: write it as 2026-01-31T12:00:00 or 2026-01-31T12:00:00+01:00", param, ctx)
+            self.fail(
+                f"{value!r} is no time: write it as 2026-01-31T12:00:00 or 2026-01-31T12:00:00+01:00",
+                param,
+                ctx,
+            )
 
 
 class SecondsOrMoment(Moment):
@@ -119,7 +130,14 @@ def global_options(function: F) -> F:
             return function(cli, *args, **kwargs)
 
     options = (
-        click.option("-A", "--app", "app_", metavar="MODULE", help="Your app: `proj`, `proj.q`, `proj.q:app`.", hidden=True),
+        click.option(
+            "-A",
+            "--app",
+            "app_",
+            metavar="MODULE",
+            help="Your app: `proj`, `proj.q`, `proj.q:app`.",
+            hidden=True,
+        ),
         click.option("-b", "--broker", "broker_", metavar="URL", hidden=True),
         click.option("--result-backend", "result_backend_", metavar="URL", hidden=True),
         click.option("--config", "config_", metavar="MODULE", hidden=True),
@@ -135,9 +153,19 @@ def global_options(function: F) -> F:
 def remote_options(function: F) -> F:
     """`--timeout`, `--destination`, `--json` of remote commands."""
     options = (
-        click.option("-t", "--timeout", type=float, default=1.0, show_default=True, help="Seconds to wait for answers."),
-        click.option("-d", "--destination", type=COMMA_LIST, metavar="NODES", help="Comma-separated node names; default all."),
-        click.option("-j", "--json", "as_json", is_flag=True, help="Print one JSON object: node name to answer."),
+        click.option(
+            "-t", "--timeout", type=float, default=1.0, show_default=True, help="Seconds to wait for answers."
+        ),
+        click.option(
+            "-d",
+            "--destination",
+            type=COMMA_LIST,
+            metavar="NODES",
+            help="Comma-separated node names; default all.",
+        ),
+        click.option(
+            "-j", "--json", "as_json", is_flag=True, help="Print one JSON object: node name to answer."
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -147,7 +175,12 @@ def remote_options(function: F) -> F:
 def daemon_options(function: F) -> F:
     """Log and pid file, user, group, umask, background."""
     options = (
-        click.option("-f", "--logfile", metavar="PATH", help="Log there instead of stderr; %n, %h, %i, %I are expanded."),
+        click.option(
+            "-f",
+            "--logfile",
+            metavar="PATH",
+            help="Log there instead of stderr; %n, %h, %i, %I are expanded.",
+        ),
         click.option("--pidfile", metavar="PATH", help="Write the process id there; refuse to start twice."),
         click.option("--uid", metavar="USER", help="Run as this user (name or number)."),
         click.option("--gid", metavar="GROUP", help="Run as this group (name or number)."),

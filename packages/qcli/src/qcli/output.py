@@ -63,7 +63,9 @@ def _body(answer: Any) -> str:
     if isinstance(answer, (list, tuple)):
         if not answer:
             return "- empty -"
-        return "\n".join(f"* {item if isinstance(item, str) else json.dumps(item, default=_plain)}" for item in answer)
+        return "\n".join(
+            f"* {item if isinstance(item, str) else json.dumps(item, default=_plain)}" for item in answer
+        )
     return json.dumps(answer, indent=4, default=_plain, ensure_ascii=False)
 
 

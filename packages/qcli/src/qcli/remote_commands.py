@@ -73,7 +73,9 @@ INSPECT: Mapping[str, RemoteCommand] = {
     ),
     "ping": RemoteCommand("ping", "is it alive"),
     "query_task": RemoteCommand("query_task", "state of tasks by id", (), 1, "ids", "ID [ID …]"),
-    "registered": RemoteCommand("registered", "registered tasks [with these attributes]", (), 0, "taskinfoitems", "[ATTRIBUTE …]"),
+    "registered": RemoteCommand(
+        "registered", "registered tasks [with these attributes]", (), 0, "taskinfoitems", "[ATTRIBUTE …]"
+    ),
     "report": RemoteCommand("report", "versions and settings"),
     "reserved": RemoteCommand("reserved", "tasks received and waiting"),
     "revoked": RemoteCommand("revoked", "ids of revoked tasks"),
@@ -87,10 +89,17 @@ CONTROL: Mapping[str, RemoteCommand] = {
         (("queue", _text), ("exchange", _text), ("exchange_type", _text), ("routing_key", _text)), 1,
         usage="QUEUE [EXCHANGE [TYPE [ROUTING_KEY]]]",
     ),
-    "autoscale": RemoteCommand("autoscale", "limits of the pool", (("max", _number), ("min", _number)), 2, usage="MAX MIN"),
-    "cancel_consumer": RemoteCommand("cancel_consumer", "stop consuming from a queue", (("queue", _text),), 1, usage="QUEUE"),
+    "autoscale": RemoteCommand(
+        "autoscale", "limits of the pool", (("max", _number), ("min", _number)), 2, usage="MAX MIN"
+    ),
+    "cancel_consumer": RemoteCommand(
+        "cancel_consumer", "stop consuming from a queue", (("queue", _text),), 1, usage="QUEUE"
+    ),
     "disable_events": RemoteCommand("disable_events", "stop sending events"),
-    "election": RemoteCommand("election", "hold an election", (("id", _text), ("topic", _text), ("action", _text)), 2, usage="ID TOPIC [ACTION]"),
+    "election": RemoteCommand(
+        "election", "hold an election", (("id", _text), ("topic", _text), ("action", _text)), 2,
+        usage="ID TOPIC [ACTION]",
+    ),
     "enable_events": RemoteCommand("enable_events", "start sending events"),
     "heartbeat": RemoteCommand("heartbeat", "send a heartbeat event now"),
     "pool_grow": RemoteCommand("pool_grow", "add processes", (("n", _number),), usage="[N]"),
@@ -112,7 +121,9 @@ CONTROL: Mapping[str, RemoteCommand] = {
 
 def describe(commands: Mapping[str, RemoteCommand]) -> str:
     """The commands as help text, one line each."""
-    lines = [f"  {name} {command.usage}".rstrip().ljust(44) + command.help for name, command in commands.items()]
+    lines = [
+        f"  {name} {command.usage}".rstrip().ljust(44) + command.help for name, command in commands.items()
+    ]
     return "\b\nCommands:\n" + "\n".join(lines)
 
 

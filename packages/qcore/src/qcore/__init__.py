@@ -44,7 +44,17 @@ _HOMES = {
     "current_app": "shared",
     "current_task": "shared",
     **dict.fromkeys(
-        ("Signature", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "xmap", "xstarmap"),
+        (
+            "Signature",
+            "chain",
+            "chord",
+            "chunks",
+            "group",
+            "maybe_signature",
+            "signature",
+            "xmap",
+            "xstarmap",
+        ),
         "canvas",
     ),
 }

@@ -50,12 +50,20 @@ class Codec:
         return serialization.dumps(body, serializer)
 
     def decode(
-        self, data: bytes, content_type: str, encoding: str, *, compression: str | None = None, accept: Any = ...
+        self,
+        data: bytes,
+        content_type: str,
+        encoding: str,
+        *,
+        compression: str | None = None,
+        accept: Any = ...,
     ) -> Any:
         """The body; raises `ContentDisallowed` or `DecodeError`."""
         if compression:
             data = serialization.decompress(data, compression)
-        return serialization.loads(data, content_type, encoding, accept=self.accept if accept is ... else accept)
+        return serialization.loads(
+            data, content_type, encoding, accept=self.accept if accept is ... else accept
+        )
 
     def compress(self, data: bytes, name: str) -> tuple[bytes, str]:
         """The compressed body and the MIME name of the compression."""
@@ -158,7 +166,9 @@ class AMQP:
             conf.broker_pool_limit,
             conf.broker_pool_acquire_timeout,
         )
-        return TaskProducer(pool, policy, lambda: connections.describe(connections.connection_for_write(conf)))
+        return TaskProducer(
+            pool, policy, lambda: connections.describe(connections.connection_for_write(conf))
+        )
 
     def event_dispatcher(self) -> Any:
         """The dispatcher of this process for `task-sent` and custom events."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
 from uuid import NAMESPACE_OID, getnode, uuid3, uuid4
 
 from qcore import connections, current, plugins, signals
@@ -209,13 +209,13 @@ class App:
 
     @overload
     def task(
-        self, *, bind: bool, **options: Any
+        self, *, bind: Literal[True], **options: Any
     ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
 
     @overload
     def task(self, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
-    def task(self, fun: Any = None, /, *, bind: bool = False, **options: Any) -> Any:
+    def task(self, *args: Any, **options: Any) -> Any:
         """Make a task of a function: `@app.task` or `@app.task(**options)`.
 
         Args:
@@ -226,11 +226,11 @@ class App:
             lazy: accepted for the field's API; set-up always waits for first use.
             **options: attributes of the task (`acks_late`, `max_retries`, `rate_limit`, …).
         """
-        if fun is None:
-            return lambda function: self._decorated(function, {"bind": bind, **options})
-        if not callable(fun):
+        if not args:
+            return lambda function: self._decorated(function, dict(options))
+        if len(args) > 1 or not callable(args[0]):
             raise TypeError("@app.task takes a function; give options by keyword")
-        return self._decorated(fun, {"bind": bind, **options})
+        return self._decorated(args[0], dict(options))
 
     def _decorated(self, fun: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
         options.pop("lazy", None)
@@ -332,7 +332,9 @@ class App:
             if self.finalized:
                 return
             if auto and not self.autofinalize:
-                raise RuntimeError("the app is not finalized: call app.finalize() first (autofinalize is off)")
+                raise RuntimeError(
+                    "the app is not finalized: call app.finalize() first (autofinalize is off)"
+                )
             self.finalized = True
             register_builtins(self)
             for register in current.shared_task_registrations():
@@ -379,7 +381,15 @@ class App:
             )
         task = self.registry.get_fast(name)
         if task is not None and task.app is self:
-            for option in ("queue", "exchange", "routing_key", "priority", "serializer", "compression", "expires"):
+            for option in (
+                "queue",
+                "exchange",
+                "routing_key",
+                "priority",
+                "serializer",
+                "compression",
+                "expires",
+            ):
                 value = getattr(task, option)
                 if value is not None:
                     options.setdefault(option, value)
@@ -408,7 +418,13 @@ class App:
         return signature(*args, **kwargs)
 
     def add_periodic_task(
-        self, schedule: Any, sig: Any, args: Any = (), kwargs: Any = None, name: str | None = None, **options: Any
+        self,
+        schedule: Any,
+        sig: Any,
+        args: Any = (),
+        kwargs: Any = None,
+        name: str | None = None,
+        **options: Any,
     ) -> str:
         """Add an entry to `beat_schedule`; returns its key.
 
@@ -426,7 +442,13 @@ class App:
         return key
 
     def _store_periodic(
-        self, key: str, schedule: Any, sig: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+        self,
+        key: str,
+        schedule: Any,
+        sig: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
     ) -> None:
         entry = {
             "schedule": schedule,
@@ -461,7 +483,9 @@ class App:
         """The result of the call with that id."""
         return AsyncResult(task_id, backend=backend, app=self, **kwargs)
 
-    def GroupResult(self, group_id: str | None = None, results: Any = None, **kwargs: Any) -> GroupResult[Any]:
+    def GroupResult(
+        self, group_id: str | None = None, results: Any = None, **kwargs: Any
+    ) -> GroupResult[Any]:
         """The results of a group."""
         return GroupResult(group_id, results, app=self, **kwargs)
 
@@ -640,7 +664,9 @@ def app_or_default(app: App | None = None) -> App:
     if app is not None:
         return app
     if os.environ.get("Q_TRACE_APP"):
-        raise RuntimeError("the app chain is broken: an app should have been passed here (Q_TRACE_APP is set)")
+        raise RuntimeError(
+            "the app chain is broken: an app should have been passed here (Q_TRACE_APP is set)"
+        )
     return cast("App", current.get_current_app())
 
 

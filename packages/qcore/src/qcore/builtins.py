@@ -65,7 +65,9 @@ def _chord_unlock(
     unlock(self, group_id, callback, interval=interval, max_retries=max_retries, result=result)
 
 
-def _group(self: Any, tasks: Any, result: Any = None, group_id: Any = None, partial_args: Any = (), **_: Any) -> Any:
+def _group(
+    self: Any, tasks: Any, result: Any = None, group_id: Any = None, partial_args: Any = (), **_: Any
+) -> Any:
     """Start a group that was received by name."""
     members = [maybe_signature(task, app=self.app).clone(tuple(partial_args)) for task in tasks]
     return group(members, app=self.app).apply_async(add_to_parent=True).as_tuple()

@@ -209,7 +209,9 @@ class Caller:
             headers, body = message.protocol_2()
             if message.stamped_headers:
                 headers.update({h: message.stamps[h] for h in message.stamped_headers if h in message.stamps})
-        content_type, encoding, data = amqp.codec.encode(body, options.get("serializer") or conf.task_serializer)
+        content_type, encoding, data = amqp.codec.encode(
+            body, options.get("serializer") or conf.task_serializer
+        )
         compression = options.get("compression") or conf.task_compression
         if compression:
             data, headers["compression"] = amqp.codec.compress(data, compression)
@@ -242,7 +244,9 @@ class Caller:
             options={a: options[a] for a in _PUBLISH_ARGUMENTS if a in options},
         )
 
-    def _announce(self, signal: Any, message: TaskMessage, prepared: Prepared, options: dict[str, Any]) -> None:
+    def _announce(
+        self, signal: Any, message: TaskMessage, prepared: Prepared, options: dict[str, Any]
+    ) -> None:
         extra: dict[str, Any] = {}
         if signal is signals.before_task_publish:
             extra = {
@@ -279,7 +283,7 @@ class Caller:
                 exchange=prepared.exchange,
                 routing_key=prepared.routing_key,
             )
-        except Exception:  # noqa: BLE001 - the task is sent; a lost event must not make the caller send it again
+        except Exception:
             logger.warning("task %s[%s] was sent, its event was not", message.task, message.id, exc_info=True)
 
 

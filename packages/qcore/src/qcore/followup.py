@@ -102,7 +102,7 @@ def call_errbacks(app: Any, request: Any, exc: BaseException, traceback: str | N
             else:
                 origin = {"parent_id": request.id, "root_id": request.root_id or request.id}
                 _start(request, signature, (request.id,), origin)
-        except Exception:  # noqa: BLE001 - foreign code; the failure itself is recorded already
+        except Exception:
             logger.exception("errback %s of task %s[%s] failed", signature.task, request.task, request.id)
 
 

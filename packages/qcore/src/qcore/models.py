@@ -15,7 +15,9 @@ def _base_model() -> Any:
     try:
         from pydantic import BaseModel
     except ImportError as exc:
-        raise ImproperlyConfigured("a task with pydantic=True needs the package pydantic: pip install pydantic") from exc
+        raise ImproperlyConfigured(
+            "a task with pydantic=True needs the package pydantic: pip install pydantic"
+        ) from exc
     return BaseModel
 
 

@@ -141,7 +141,7 @@ class Link:
         """Close without waiting for a server that does not answer."""
         try:
             self.connection.release()
-        except Exception:  # noqa: BLE001 - foreign transports raise anything while closing; nothing is lost
+        except Exception:
             logger.debug("closing a connection to the broker failed", exc_info=True)
 
 

@@ -510,15 +510,15 @@ class Task(Generic[P, R]):
             self.app.AsyncResult(task_id, backend=self.backend, task_name=self.name, **kwargs),
         )
 
-    def update_state(
-        self, task_id: str | None = None, state: str | None = None, meta: Any = None
-    ) -> None:
+    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None) -> None:
         """Record a state of your own, such as `PROGRESS`, with any encodable `meta`."""
         request = self.request
         task_id = task_id or request.id
         if task_id is None:
             raise ValueError("update_state() needs a task id: the task does not run in a worker")
-        record = ResultRecord.of(request, state or states.PENDING, meta, extended=self.app.conf.result_extended)
+        record = ResultRecord.of(
+            request, state or states.PENDING, meta, extended=self.app.conf.result_extended
+        )
         self.backend.store(evolve(record, task_id=task_id, guarded=True))
         self.backend.flush()
 
@@ -540,7 +540,9 @@ class Task(Generic[P, R]):
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Hook: the task failed and its exception is stored."""
 
-    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
         """Hook: last, after success or failure."""
 
     def on_replace(self, sig: Any) -> Any:

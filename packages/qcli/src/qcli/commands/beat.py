@@ -10,10 +10,14 @@ from qcli.options import LOG_LEVEL, daemon_options, global_options
 
 
 @click.command()
-@click.option("-s", "--schedule", metavar="PATH", help="State file; default the setting beat_schedule_filename.")
+@click.option(
+    "-s", "--schedule", metavar="PATH", help="State file; default the setting beat_schedule_filename."
+)
 @click.option("-S", "--scheduler", metavar="NAME", help="persistent (default), memory, or a class path.")
 @click.option("-n", "--hostname", metavar="NAME", help="Node name for remote control.")
-@click.option("--max-interval", type=float, metavar="SECONDS", help="Longest sleep between looks at the schedule.")
+@click.option(
+    "--max-interval", type=float, metavar="SECONDS", help="Longest sleep between looks at the schedule."
+)
 @click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", show_default=True)
 @daemon_options
 @global_options
@@ -38,7 +42,9 @@ def beat(
     become(uid, gid, umask)
     with pid_file(pidfile):
         app.log.setup(loglevel=loglevel, logfile=logfile, colorize=False if cli.no_color else None)
-        service = app.Beat(schedule=schedule, scheduler=scheduler, max_interval=max_interval, hostname=hostname)
+        service = app.Beat(
+            schedule=schedule, scheduler=scheduler, max_interval=max_interval, hostname=hostname
+        )
         if not cli.quiet:
             cli.output.say(f"beat of {app.main or app!r} is starting; Ctrl-C stops it.")
         service.run()

@@ -14,8 +14,12 @@ from qcli.options import JSON_ARRAY, JSON_OBJECT, MOMENT, SECONDS_OR_MOMENT, glo
 
 @click.command()
 @click.argument("name")
-@click.option("-a", "--args", "arguments", type=JSON_ARRAY, default="[]", help='Positional arguments: "[1, 2]".')
-@click.option("-k", "--kwargs", "keywords", type=JSON_OBJECT, default="{}", help="Keyword arguments: '{\"x\": 1}'.")
+@click.option(
+    "-a", "--args", "arguments", type=JSON_ARRAY, default="[]", help='Positional arguments: "[1, 2]".'
+)
+@click.option(
+    "-k", "--kwargs", "keywords", type=JSON_OBJECT, default="{}", help="Keyword arguments: '{\"x\": 1}'."
+)
 @click.option("--eta", type=MOMENT, help="Earliest time, ISO 8601.")
 @click.option("--countdown", type=float, help="Earliest time, seconds from now.")
 @click.option("--expires", type=SECONDS_OR_MOMENT, help="Latest start: seconds from now, or ISO 8601.")
@@ -44,7 +48,11 @@ def call(
         raise Problem("give either --eta or --countdown, not both", 64)
     app = cli.app
     result = app.send_task(
-        name, arguments, keywords, eta=eta, **{key: value for key, value in options.items() if value is not None}
+        name,
+        arguments,
+        keywords,
+        eta=eta,
+        **{key: value for key, value in options.items() if value is not None},
     )
     if not wait:
         cli.output.json({"id": result.id}) if as_json else cli.output.print(result.id)

@@ -13,7 +13,9 @@ from qcli.options import COMMA_LIST, global_options, need_broker
 @click.option("-Q", "--queues", type=COMMA_LIST, metavar="NAMES", help="Only these queues.")
 @click.option("-X", "--exclude-queues", type=COMMA_LIST, metavar="NAMES", help="All but these queues.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only count the messages.")
-@click.option("-j", "--json", "as_json", is_flag=True, help="Print queue name to number of messages; implies --force.")
+@click.option(
+    "-j", "--json", "as_json", is_flag=True, help="Print queue name to number of messages; implies --force."
+)
 @global_options
 def purge(
     cli: CliContext,
@@ -49,7 +51,9 @@ def purge(
     if dry_run:
         output.print(f"{total} message{'' if total == 1 else 's'} wait in {known} queue{plural}: {counts}")
     elif total:
-        output.print(f"Purged {total} message{'' if total == 1 else 's'} from {known} known task queue{plural}.")
+        output.print(
+            f"Purged {total} message{'' if total == 1 else 's'} from {known} known task queue{plural}."
+        )
     else:
         output.print(f"No messages purged from {known} queue{plural}.")
 

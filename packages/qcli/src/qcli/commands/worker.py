@@ -13,15 +13,17 @@ from qcli.banner import render
 from qcli.context import CliContext
 from qcli.daemon import become, detach, pid_file
 from qcli.errors import Problem
-from qcli.options import COMMA_LIST, LOG_LEVEL, daemon_options, global_options
+from qcli.options import COMMA_LIST, LOG_LEVEL, ParamType, daemon_options, global_options
 
 
-class Autoscale(click.ParamType):
+class Autoscale(ParamType):
     """`MAX,MIN` in any order, or one number: from 0 up to it."""
 
     name = "max,min"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
         try:
@@ -32,7 +34,7 @@ class Autoscale(click.ParamType):
         return high, low
 
 
-class Concurrency(click.ParamType):
+class Concurrency(ParamType):
     """A number of slots, or `auto` for one per core."""
 
     name = "n|auto"
@@ -52,7 +54,9 @@ class Concurrency(click.ParamType):
 class WorkerCommand(click.Command):
     """Adds the options in `app.user_options["worker"]` once the app is known."""
 
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> click.Context:
         cli = getattr(parent, "obj", None)
         if isinstance(cli, CliContext) and cli.has_app:
             from qcli.errors import explained
@@ -65,31 +69,64 @@ class WorkerCommand(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
 
-@click.command(cls=WorkerCommand, context_settings={"ignore_unknown_options": False, "allow_extra_args": True})
-@click.option("-n", "--hostname", metavar="NAME", help="Node name; %h is the host name, %n its first part, %d its domain. Default q@%h.")
+@click.command(
+    cls=WorkerCommand, context_settings={"ignore_unknown_options": False, "allow_extra_args": True}
+)
+@click.option(
+    "-n",
+    "--hostname",
+    metavar="NAME",
+    help="Node name; %h is the host name, %n its first part, %d its domain. Default q@%h.",
+)
 @click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", show_default=True)
 @click.option("-c", "--concurrency", type=Concurrency(), help="Slots; default one per core.")
-@click.option("-P", "--pool", metavar="NAME", help="prefork (default), threads, asyncio, solo, gevent, eventlet.")
-@click.option("-Q", "--queues", type=COMMA_LIST, metavar="NAMES", help="Queues to consume from; default all of task_queues.")
+@click.option(
+    "-P", "--pool", metavar="NAME", help="prefork (default), threads, asyncio, solo, gevent, eventlet."
+)
+@click.option(
+    "-Q",
+    "--queues",
+    type=COMMA_LIST,
+    metavar="NAMES",
+    help="Queues to consume from; default all of task_queues.",
+)
 @click.option("-X", "--exclude-queues", type=COMMA_LIST, metavar="NAMES", help="Queues not to consume from.")
 @click.option("-I", "--include", type=COMMA_LIST, metavar="MODULES", help="More modules with tasks.")
-@click.option("-E", "--task-events", "--events", is_flag=True, default=None, help="Send events of tasks, for monitors.")
-@click.option("-O", "optimization", type=click.Choice(["default", "fair"]), help="Accepted; fair is what we do.")
+@click.option(
+    "-E", "--task-events", "--events", is_flag=True, default=None, help="Send events of tasks, for monitors."
+)
+@click.option(
+    "-O", "optimization", type=click.Choice(["default", "fair"]), help="Accepted; fair is what we do."
+)
 @click.option("--prefetch-multiplier", type=int, help="Messages to fetch ahead, per slot.")
 @click.option("--disable-prefetch", is_flag=True, default=None, help="Fetch only what can start at once.")
 @click.option("--time-limit", type=float, help="Seconds after which a task is killed.")
 @click.option("--soft-time-limit", type=float, help="Seconds after which a task gets SoftTimeLimitExceeded.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1), help="Replace a process after so many tasks.")
-@click.option("--max-memory-per-child", type=click.IntRange(1), metavar="KIB", help="Replace a process that uses more memory.")
+@click.option(
+    "--max-memory-per-child",
+    type=click.IntRange(1),
+    metavar="KIB",
+    help="Replace a process that uses more memory.",
+)
 @click.option("--autoscale", type=Autoscale(), help="Grow and shrink the pool between these sizes.")
-@click.option("--purge", "--discard", "purge", is_flag=True, help="Delete all waiting messages first. There is no undo.")
+@click.option(
+    "--purge", "--discard", "purge", is_flag=True, help="Delete all waiting messages first. There is no undo."
+)
 @click.option("-S", "--statedb", metavar="PATH", help="File that keeps revoked ids over restarts.")
 @click.option("--without-gossip", is_flag=True, help="Do not listen to other workers.")
 @click.option("--without-mingle", is_flag=True, help="Do not ask other workers at start.")
 @click.option("--without-heartbeat", is_flag=True, help="Send no heartbeat events.")
 @click.option("--heartbeat-interval", type=float, metavar="SECONDS", help="Time between heartbeat events.")
 @click.option("-B", "--beat", is_flag=True, help="Run the scheduler of periodic tasks in this worker, too.")
-@click.option("-s", "--schedule", "--schedule-filename", "schedule", metavar="PATH", help="With -B: state file of the scheduler.")
+@click.option(
+    "-s",
+    "--schedule",
+    "--schedule-filename",
+    "schedule",
+    metavar="PATH",
+    help="With -B: state file of the scheduler.",
+)
 @click.option("--scheduler", metavar="NAME", help="With -B: persistent (default), memory, or a class path.")
 @daemon_options
 @global_options

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .chain import chain
-from .chord import chord
-from .group import group
+from .chains import chain
+from .chords import chord
+from .groups import group
 from .maps import chunks, xmap, xstarmap
-from .signature import Signature, as_signature
+from .signatures import Signature, as_signature
 from .stamping import StampingVisitor
 
 __all__ = [

@@ -13,10 +13,10 @@ from qcore import states
 from qcore.backend.record import ResultRecord
 from qcore.errors import ChordError
 
-from .chain import chain
-from .chord import chord
-from .group import group
-from .signature import Signature, _as_list, as_signature
+from .chains import chain
+from .chords import chord
+from .groups import group
+from .signatures import Signature, _as_list, as_signature
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from .signature import Signature, as_signature, register
+from .signatures import Signature, as_signature, register
 
 
 class _Mapping(Signature[Any]):

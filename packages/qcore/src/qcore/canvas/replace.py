@@ -6,9 +6,9 @@ from typing import Any
 
 from qcore.errors import ImproperlyConfigured
 
-from .chain import chain
-from .group import group
-from .signature import Signature, as_signature
+from .chains import chain
+from .groups import group
+from .signatures import Signature, as_signature
 
 
 def replacement(task: Any, request: Any, sig: Signature[Any]) -> Signature[Any]:

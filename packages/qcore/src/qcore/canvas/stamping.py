@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .chain import chain
-from .chord import chord
-from .group import group
-from .signature import Signature, _as_list, as_signature
+from .chains import chain
+from .chords import chord
+from .groups import group
+from .signatures import Signature, _as_list, as_signature
 
 
 class StampingVisitor(ABC):

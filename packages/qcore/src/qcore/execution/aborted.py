@@ -83,7 +83,7 @@ def _request(app: Any, job: Job) -> Context:
 def _call_hooks(task: Any, request: Context, failure: Failure) -> None:
     try:
         task.on_failure(failure.exception, request.id, request.args, request.kwargs, failure)
-    except Exception:  # noqa: BLE001 - foreign code; the failure is recorded already
+    except Exception:
         logger.exception("on_failure of %s[%s] raised", task.name, request.id)
     if signals.task_failure.receivers:
         signals.task_failure.send(

@@ -246,7 +246,7 @@ def _succeed(run: Execution, runtime: float) -> Outcome:
     if type(task).on_success is not Task.on_success:
         try:
             task.on_success(value, request.id, request.args, request.kwargs)
-        except Exception:  # noqa: BLE001 - the result is stored and stays (4TCL-16)
+        except Exception:
             logger.exception("on_success of %s[%s] raised; the task has succeeded", task.name, request.id)
     if signals.task_success.receivers:
         signals.task_success.send(sender=task, result=value, runtime=runtime)
@@ -352,7 +352,7 @@ def _after(run: Execution) -> None:
     if run.state in states.READY_STATES and type(task).after_return is not Task.after_return:
         try:
             task.after_return(run.state, run.value, request.id, request.args, request.kwargs, None)
-        except Exception:  # noqa: BLE001 - foreign code; the state is stored and stays
+        except Exception:
             logger.exception("after_return of %s[%s] raised", task.name, request.id)
     if signals.task_postrun.receivers:
         signals.task_postrun.send(
@@ -380,7 +380,7 @@ def internal_error(run: Execution, exc: BaseException, runtime: float = 0.0) -> 
         if run.stores or task.store_errors_even_if_ignored:
             store(run, states.FAILURE, exc, failure.traceback)
         follow_failure(run, failure)
-    except Exception:  # noqa: BLE001 - the store itself fails: the outcome still tells the worker
+    except Exception:
         logger.exception("cannot record the failure of %s[%s]", task.name, run.job.id)
     return Outcome(
         run.job.id,
@@ -395,7 +395,5 @@ def internal_error(run: Execution, exc: BaseException, runtime: float = 0.0) -> 
 
 def store(run: Execution, state: str, result: Any, traceback: str | None = None) -> None:
     """Give the store one record of this run."""
-    record = ResultRecord.of(
-        run.request, state, result, traceback, extended=run.app.conf.result_extended
-    )
+    record = ResultRecord.of(run.request, state, result, traceback, extended=run.app.conf.result_extended)
     run.backend.store(record)

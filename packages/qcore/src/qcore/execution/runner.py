@@ -125,11 +125,17 @@ class TaskRunner:
             failure = Failure.of(exc)
             try:
                 record_failure(self.app, job, exc)
-            except Exception:  # noqa: BLE001 - the outcome still tells the worker
+            except Exception:
                 logger.exception("cannot record the failure of %s[%s]", job.name, job.id)
             internal = not isinstance(exc, NotRegistered)
             return Outcome(
-                job.id, "failed", 0.0, short_repr(exc), failure.traceback, exc_type=failure.path, internal=internal
+                job.id,
+                "failed",
+                0.0,
+                short_repr(exc),
+                failure.traceback,
+                exc_type=failure.path,
+                internal=internal,
             )
         return run
 
@@ -155,9 +161,11 @@ class TaskRunner:
             try:
                 action()
                 return
-            except Exception as exc:  # noqa: BLE001 - results must not be lost: keep them and try again
+            except Exception as exc:
                 if self._stopping.is_set():
-                    logger.error("%s is away while the worker stops: %s. The tasks will run again.", where, exc)
+                    logger.error(
+                        "%s is away while the worker stops: %s. The tasks will run again.", where, exc
+                    )
                     raise
                 logger.warning(
                     "%s is away: %s. Finished tasks wait with their results; next try in %.1f s",

@@ -11,8 +11,8 @@ from qcore.backend.chords import dependency_error
 from qcore.results import EagerResult, GroupResult
 from qcore.results.single import leaves_of
 
-from .group import group, members_of
-from .signature import Signature, _as_list, add_to_parent, as_signature, options_of_call, register, roots_of
+from .groups import group, members_of
+from .signatures import Signature, _as_list, add_to_parent, as_signature, options_of_call, register, roots_of
 
 _OF_THE_HEADER = (
     "countdown", "eta", "root_id", "parent_id", "producer", "connection", "add_to_parent", "shadow",

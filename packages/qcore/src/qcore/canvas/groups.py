@@ -9,7 +9,15 @@ from uuid import uuid4
 
 from qcore.results import GroupResult
 
-from .signature import Signature, _as_list, add_to_parent, as_members, as_signature, options_of_call, register
+from .signatures import (
+    Signature,
+    _as_list,
+    add_to_parent,
+    as_members,
+    as_signature,
+    options_of_call,
+    register,
+)
 
 _OF_THE_GROUP = ("task_id", "group_id", "group_index", "chord", "chain", "link", "link_error")
 

@@ -8,9 +8,9 @@ from typing import Any, Self, cast
 from qcore import states
 from qcore.results import EagerResult, GroupResult
 
-from .chord import chord
-from .group import group
-from .signature import Signature, _as_list, as_signature, options_of_call, register, roots_of
+from .chords import chord
+from .groups import group
+from .signatures import Signature, _as_list, as_signature, options_of_call, register, roots_of
 
 _OF_THE_LAST = ("task_id", "group_id", "group_index", "chord", "link")
 
