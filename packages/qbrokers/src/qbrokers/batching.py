@@ -28,6 +28,12 @@ ETA_PROPERTY = "eta_timestamp"
 DELIVERY_COUNT_HEADER = "x-delivery-count"
 """Message header: how often the message was delivered before this time (0 for the first delivery)."""
 
+DEAD_LETTER_REASON_HEADER = "x-dead-letter-reason"
+"""Header of a message in a queue `<queue>.dead`: one line that says why it was put aside."""
+
+DEAD_LETTER_SUFFIX = ".dead"
+"""Added to a queue's name for the queue of what was put aside."""
+
 DEFAULT_LEASE_SECONDS = 30.0
 """How long the messages of a consumer that vanished stay its own, unless its death is proved earlier."""
 
@@ -60,6 +66,16 @@ class BatchChannel(Protocol):
 
         Raises:
             One of the transport's `connection_errors`; what was buffered then stays buffered.
+        """
+
+    def release(self, delivery_tags: Sequence[Any]) -> None:
+        """Put delivered messages that were never begun back, without counting the delivery."""
+
+    def dead_letter(self, delivery_tag: Any, reason: str) -> None:
+        """Put a delivered message aside, into the queue `<queue>.dead`, with `reason` in a header.
+
+        Raises:
+            KeyError: The message is not held by this channel.
         """
 
     def publish_many(self, publications: Sequence[Publication]) -> None:

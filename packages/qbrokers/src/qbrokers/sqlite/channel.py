@@ -203,19 +203,34 @@ class Channel(base.StdChannel):
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """Say that a message (or all up to it) is done."""
-        self.connection.settle(self._settled(delivery_tag, multiple), [])
+        self.connection.settle(done=self._settled(delivery_tag, multiple))
 
     def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
         """Give a message back to its queue, or drop it."""
         ids = self._settled(delivery_tag, False)
-        self.connection.settle([] if requeue else ids, ids if requeue else [])
+        self.connection.settle(**{"returned" if requeue else "done": ids})
+
+    def release(self, delivery_tags: Sequence[int]) -> None:
+        """Put messages that were never begun back, without counting the delivery."""
+        with self.connection.lock:
+            ids = [self._unacked.pop(tag) for tag in delivery_tags if tag in self._unacked]
+        self.connection.settle(untouched=ids)
+
+    def dead_letter(self, delivery_tag: int, reason: str) -> None:
+        """Put a message aside, into the queue `<queue>.dead`, with the reason as a header; written at once.
+
+        Raises:
+            KeyError: The message is not held.
+        """
+        self.connection.put_aside(self._unacked[delivery_tag], reason)
+        self.forget(delivery_tag)
 
     def basic_recover(self, requeue: bool = True) -> None:
         """Give all unacknowledged messages back to their queues."""
         with self.connection.lock:
             ids = list(self._unacked.values())
             self._unacked.clear()
-        self.connection.settle([], ids)
+        self.connection.settle(returned=ids)
         self.flush()
 
     def flush(self) -> None:

@@ -92,6 +92,13 @@ def decode(head: str, body: bytes, tag: int, consumer_tag: str, earlier_deliveri
     }
 
 
+def with_header(head: str, name: str, value: str) -> str:
+    """Return `head` with one header more."""
+    parts = json.loads(head)
+    parts[2][name] = value
+    return json.dumps(parts)
+
+
 def _rank(priority: Any) -> int:
     try:
         return MAX_PRIORITY - max(0, min(int(priority or 0), MAX_PRIORITY))

@@ -118,7 +118,8 @@ class Database:
         with self.lock:
             connection = self._opened()
             try:
-                self._patiently(lambda: connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall())
+                # A single `execute` would stop after the first page.
+                self._patiently(lambda: connection.executescript(f"PRAGMA incremental_vacuum({pages})"))
             except sqlite3.Error as error:
                 raise self._translated(error) from error
 

@@ -11,9 +11,13 @@ again.
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
+from collections.abc import Callable
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Forkable(Protocol):
@@ -42,17 +46,24 @@ def _before() -> None:
     # Strong references: the same objects must be released that were held.
     _held.extend(_alive)
     for forkable in _held:
-        forkable.before_fork()
+        _guarded(forkable.before_fork)
 
 
 def _after_in_parent() -> None:
     while _held:
-        _held.pop().after_fork_in_parent()
+        _guarded(_held.pop().after_fork_in_parent)
 
 
 def _after_in_child() -> None:
     while _held:
-        _held.pop().after_fork_in_child()
+        _guarded(_held.pop().after_fork_in_child)
+
+
+def _guarded(hook: Callable[[], None]) -> None:
+    try:
+        hook()
+    except Exception:  # Python would report it as well, but then skip the other connections.
+        logger.exception("A broker connection could not be prepared for a fork")
 
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

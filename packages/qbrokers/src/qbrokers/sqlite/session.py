@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import frozen
 
-from qbrokers.errors import BrokerUnavailable, LeaseLost, QBrokersError
+from qbrokers.errors import BrokerUnavailable, DatabaseFull, DatabaseLocked, LeaseLost, QBrokersError
 
 from . import forks
 from .keeper import Keeper
@@ -74,6 +75,7 @@ class Session:
         forks.guard(self)
 
     def _reset(self) -> None:
+        self._pid = os.getpid()
         self._subscriptions: dict[str, Subscription] = {}
         self._inbox: deque[Delivery] = deque()
         self._done: list[int] = []
@@ -85,6 +87,7 @@ class Session:
         self._maybe_ready = True
         self._next_due: float | None = None
         self._lost = False
+        self._troubled = False
         self._beat_at = self._tidy_at = self._rescue_at = self._poll_at = 0.0
         self._turn = 0
 
@@ -128,17 +131,29 @@ class Session:
 
     # -- settling
 
-    def settle(self, done: list[int], returned: list[int]) -> None:
-        """Remember what became of messages; written by `flush` or with the next claim."""
+    def settle(
+        self, done: Sequence[int] = (), returned: Sequence[int] = (), untouched: Sequence[int] = ()
+    ) -> None:
+        """Remember what became of messages (see `Settlement`); written by `flush` or with the next claim.
+
+        Raises:
+            BrokerUnavailable: The connection is closed, the messages went back to their queues.
+        """
         if self.closed:
             raise BrokerUnavailable(self.options.path, "the connection is closed, its messages were returned")
         with self.lock:
             self._done += done
             self._returned += returned
-            self._maybe_ready = self._maybe_ready or bool(returned)
+            self._untouched += untouched
+            self._maybe_ready = self._maybe_ready or bool(returned or untouched)
+
+    def put_aside(self, message_id: int, reason: str) -> None:
+        """Move a held message to the dead letters of its queue, now."""
+        self.store.put_aside(self._joined().id, message_id, reason)
 
     def flush(self) -> None:
         """Write all acknowledgements and rejections in one transaction."""
+        self._check_process()
         with self.lock:
             if self._peer is not None and (self._done or self._returned or self._untouched):
                 self._settle_and_claim(self._peer, [])
@@ -194,6 +209,7 @@ class Session:
 
     def _fetch(self) -> bool:
         """Write what is settled, claim what fits; return whether there is something to deliver."""
+        self._check_process()
         if not self.usable:
             self._complain()
         with self.lock:
@@ -288,21 +304,40 @@ class Session:
     def _on_readable(self) -> None:
         self._hear()
         if not self._inbox:
-            self._fetch()
+            self._try_fetch()
         for _ in range(len(self._inbox)):
             if not self._deliver_one():
                 break
 
     def _on_tick(self) -> None:
         """End of a turn of the loop, before it sleeps: one transaction for all that was settled in it."""
-        if self._fetch() and self._peer is not None:
+        if self._try_fetch() and self._peer is not None:
             # Delivered after the loop has looked at its other descriptors.
             self._peer.waiter.wake()
+
+    def _try_fetch(self) -> bool:
+        """`_fetch`, but sit out a lock or a full disk: nothing is lost by waiting."""
+        try:
+            found = self._fetch()
+        except (DatabaseLocked, DatabaseFull) as error:
+            if not self._troubled:
+                self._troubled = True
+                logger.warning(
+                    "%s. Acknowledgements are kept and written as soon as that works again; until then "
+                    "no new messages are taken.",
+                    error,
+                )
+            return False
+        if self._troubled:
+            self._troubled = False
+            logger.info("The SQLite broker %s works again.", self.options.path)
+        return found
 
     # -- the owner of the messages
 
     def _joined(self) -> Peer:
         """Become the owner of messages, when that is needed for the first time."""
+        self._check_process()
         with self.lock:
             if not self.usable:
                 self._complain()
@@ -361,6 +396,7 @@ class Session:
 
     def close(self) -> None:
         """Write what is settled, return all other messages, close the file. Never raises."""
+        self._check_process()
         with self.lock:
             if self.closed:
                 return
@@ -384,8 +420,14 @@ class Session:
         except QBrokersError as error:
             logger.warning("Could not return messages on close, they return by themselves soon: %s", error)
         peer.close(left)
+        self._peer = None
 
     # -- forks
+
+    def _check_process(self) -> None:
+        """Notice a fork that Python's hooks did not see."""
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
 
     def before_fork(self) -> None:
         """Nothing: the database closes itself, and taking our lock after its lock could be a deadlock."""

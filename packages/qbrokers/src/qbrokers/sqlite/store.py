@@ -11,10 +11,11 @@ from typing import NamedTuple
 from amqp.exceptions import NotFound, PreconditionFailed
 from attrs import frozen
 
+from qbrokers.batching import DEAD_LETTER_REASON_HEADER, DEAD_LETTER_SUFFIX
 from qbrokers.errors import LeaseLost
 
 from . import peers, topology
-from .codec import Row
+from .codec import Row, with_header
 from .database import Database
 from .options import Options
 from .topology import Topology
@@ -301,6 +302,24 @@ class Store:
             tokens = self._fresh(connection).tokens(queue_ids)
         self._bells.ring(tokens)
         return claims
+
+    def put_aside(self, owner_id: int, message_id: int, reason: str) -> None:
+        """Move a claimed message to the queue of dead letters; raises KeyError when it is not the owner's."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                "SELECT m.head, m.body, q.name FROM claimed c JOIN message m ON m.id = c.id"
+                " JOIN queue q ON q.id = c.queue_id WHERE c.id = ? AND c.owner_id = ?",
+                (message_id, owner_id),
+            ).fetchone()
+            if found is None:
+                raise KeyError(
+                    f"message {message_id} is not held any more: its lease ended, or its queue was deleted"
+                )
+            head, body, name = found
+            row = Row(0, 0.0, None, with_header(head, DEAD_LETTER_REASON_HEADER, reason), body)
+            tokens = self._put_all(connection, [Addressed(row, "", name + DEAD_LETTER_SUFFIX)])
+            _settle(connection, owner_id, Settlement(done=[message_id]))
+        self._bells.ring(tokens)
 
     # -- owners
 

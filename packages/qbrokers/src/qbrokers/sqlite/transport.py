@@ -33,8 +33,8 @@ class Transport(base.Transport):
     driver_type = "sqlite"
     driver_name = "qbrokers"
     client: Any
-    connection_errors: tuple[type[Exception], ...] = (BrokerUnavailable, BrokerUnusable)  # type: ignore[assignment]
-    channel_errors: tuple[type[Exception], ...] = (ChannelError,)  # type: ignore[assignment]
+    connection_errors: Any = (BrokerUnavailable, BrokerUnusable)
+    channel_errors: Any = (ChannelError,)
     recoverable_connection_errors = (BrokerUnavailable,)
     recoverable_channel_errors = ()
     implements = base.Transport.implements.extend(

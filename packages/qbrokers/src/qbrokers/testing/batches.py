@@ -6,11 +6,12 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-import kombu
+import pytest
 
 from qbrokers.batching import BatchChannel, Publication
 
 from .harness import Connect, Harness, bodies, collect, drain_until, is_silent, publish
+from .untyped import kombu
 
 
 class BatchConformance(Harness):
@@ -51,13 +52,39 @@ class BatchConformance(Harness):
         channel.basic_recover(requeue=True)
         assert connect().channel().basic_get(queue.name) is None
 
+    def test_released_message_was_not_delivered(self, channel: Any, queue: Any) -> None:
+        publish(channel, queue, 1)
+        (message,) = collect(channel, [queue], 1, ack=False)
+        channel.release([message.delivery_tag])
+        channel.flush()
+        (again,) = collect(channel, [queue], 1)
+        assert again.headers["x-delivery-count"] == 0
+
+    def test_dead_letter_is_kept_with_its_reason(self, channel: Any, queue: Any) -> None:
+        publish(channel, queue, {"n": 1}, headers={"id": "1"})
+        (message,) = collect(channel, [queue], 1, ack=False)
+        channel.dead_letter(message.delivery_tag, "it kills workers")
+        channel.flush()
+        assert queue.get() is None
+        dead = channel.basic_get(f"{queue.name}.dead", no_ack=True)
+        channel.queue_delete(f"{queue.name}.dead")
+        assert dead.decode() == {"n": 1}
+        assert dead.headers["x-dead-letter-reason"] == "it kills workers"
+        assert dead.headers["id"] == "1"
+
+    def test_message_that_is_not_held_cannot_be_put_aside(self, channel: Any, queue: Any) -> None:
+        publish(channel, queue, 1)
+        (message,) = collect(channel, [queue], 1)
+        with pytest.raises(KeyError):
+            channel.dead_letter(message.delivery_tag, "too late")
+
     def test_due_message_arrives_and_not_before(self, channel: Any, queue: Any, connection: Any) -> None:
         due = time.time() + 0.7
         publish(channel, queue, "later", eta_timestamp=due)
         publish(channel, queue, "now")
         got: list[tuple[Any, float]] = []
         with kombu.Consumer(
-            channel, [queue], on_message=lambda m: (got.append((m.decode(), time.time())), m.ack())
+            channel, [queue], on_message=lambda m: got.append((m.decode(), time.time())), no_ack=True
         ):
             drain_until(connection, lambda: len(got) == 2)
         assert [body for body, _ in got] == ["now", "later"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import kombu
 import pytest
 from kombu.exceptions import ChannelError
 
-from .harness import Connect, Harness, bodies, collect, drain_until, is_silent, publish
+from .harness import Connect, Harness, bodies, collect, drain_until, is_silent, publish, taking
+from .untyped import kombu
 
 
 class ConsumingConformance(Harness):
@@ -67,17 +67,15 @@ class ConsumingConformance(Harness):
         channel.basic_recover(requeue=True)
         assert queue.get() is None
 
-    def test_requeued_message_comes_first_and_is_counted(self, channel: Any, queue: Any) -> None:
-        channel.basic_qos(0, 1, False)
+    def test_requeued_message_comes_again_and_is_counted(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, "a")
-        publish(channel, queue, "b")
         (first,) = collect(channel, [queue], 1, ack=False)
         first.requeue()
-        again, last = collect(channel, [queue], 2)
-        assert bodies([again, last]) == ["a", "b"]
-        assert again.delivery_info["redelivered"]
-        assert again.headers["x-delivery-count"] == 1
-        assert last.headers["x-delivery-count"] == 0
+        publish(channel, queue, "b")
+        messages = {message.decode(): message for message in collect(channel, [queue], 2)}
+        assert messages["a"].delivery_info["redelivered"]
+        assert messages["a"].headers["x-delivery-count"] == 1
+        assert messages["b"].headers["x-delivery-count"] == 0
 
     def test_delivery_count_grows_with_each_return(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, 1)
@@ -140,9 +138,7 @@ class ConsumingConformance(Harness):
         for connection in connections:
             own = connection.channel()
             own.basic_qos(0, 5, False)
-            kombu.Consumer(
-                own, [queue], on_message=lambda m: (received.append(m.decode()), m.ack())
-            ).consume()
+            kombu.Consumer(own, [queue], on_message=taking(received)).consume()
         for number in range(100):
             publish(channel, queue, number)
         for connection in connections * 100:

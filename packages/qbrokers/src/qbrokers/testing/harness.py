@@ -11,9 +11,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import kombu
 import pytest
 from attrs import Factory, frozen
+
+from .untyped import kombu
 
 PATIENCE_SECONDS = 10.0
 SILENCE_SECONDS = 0.3
@@ -130,6 +131,16 @@ def collect(channel: Any, queues: list[Any], count: int, ack: bool = True, **opt
     with consumer:
         drain_until(channel.connection.client, lambda: len(messages) >= count)
     return messages
+
+
+def taking(received: list[Any]) -> Callable[[Any], None]:
+    """Return a callback that acknowledges messages and appends their decoded bodies to a list."""
+
+    def take(message: Any) -> None:
+        received.append(message.decode())
+        message.ack()
+
+    return take
 
 
 def bodies(messages: list[Any]) -> list[Any]:

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import kombu
 import pytest
-from kombu.asynchronous import Hub
 
-from .harness import PATIENCE_SECONDS, Connect, Harness, publish
+from .harness import PATIENCE_SECONDS, Connect, Harness, publish, taking
+from .untyped import Hub, kombu
 
 
 class LoopConformance(Harness):
@@ -38,7 +37,7 @@ class LoopConformance(Harness):
         received: list[Any] = []
         own = worker.channel()
         own.basic_qos(0, 3, False)
-        consumer = kombu.Consumer(own, [queue], on_message=lambda m: (received.append(m.decode()), m.ack()))
+        consumer = kombu.Consumer(own, [queue], on_message=taking(received))
         consumer.consume()
         _run(hub, lambda: True)
         for number in range(30):
@@ -48,7 +47,7 @@ class LoopConformance(Harness):
         _run(hub, lambda: True)
         own.flush()
         worker.release()
-        assert channel.queue_declare(queue.name, passive=True).message_count == 0
+        assert queue.get() is None
 
     def test_waiting_messages_arrive_without_a_new_one(
         self, worker: Any, hub: Any, queue: Any, channel: Any

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import kombu
-
 from .harness import Connect, Harness, Target, bodies, collect, drain_until, is_silent, publish
+from .untyped import kombu
 
 LEASE_SECONDS = 2.0
 

@@ -9,9 +9,8 @@ import json
 import sys
 import time
 
-import kombu
-
 from .harness import Target, drain_until
+from .untyped import kombu
 
 
 def main(url: str, transport: str, options: str, queue: str, count: str) -> None:
