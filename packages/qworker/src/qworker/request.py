@@ -403,10 +403,7 @@ class Request:
 
     def release(self) -> None:
         """Give a message that was not started back to its queue, without an event."""
-        if not self.acknowledged:
-            self.acknowledged = True
-            self.strategy.consumer.reject(self, True)
-        self.strategy.consumer.state.forget(self)
+        self.strategy.consumer.release([self])
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Send a task event about it, when those are on."""

@@ -129,8 +129,7 @@ def hand_back(consumer: Consumer) -> None:
     consumer.eta_entries.clear()
     waiting = [request for request in consumer.state.by_tag.values() if request.phase is SCHEDULED]
     requests = waiting + take_back(consumer)
-    for request in requests:
-        request.release()
+    consumer.release(requests)
     if requests:
         logger.info("Handed %d messages back to the broker that had not started.", len(requests))
 
@@ -143,9 +142,12 @@ def abandon(consumer: Consumer) -> None:
     for request in list(consumer.state.by_tag.values()):
         if request.acknowledged:
             consumer.settle(request, "FAILURE", WorkerLostError("The worker was stopped while the task ran"))
+            consumer.state.forget(request)
         else:
             restored += 1
-        request.release()
+            consumer.reject(request, True)
+            request.acknowledged = True
+            consumer.state.forget(request)
     if restored:
         logger.warning("Restoring %d unacknowledged message(s)", restored)
     consumer.settler.join(SETTLE_SECONDS)

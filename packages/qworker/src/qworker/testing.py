@@ -34,7 +34,6 @@ class ThreadWorker(WorkController):
     """A worker in a thread of the test's process."""
 
     thread: threading.Thread | None = None
-    error: BaseException | None = None
 
     def __init__(self, app: Any, **options: Any) -> None:
         self.ready = threading.Event()

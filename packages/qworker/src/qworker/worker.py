@@ -9,19 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import frozen
 
 from qcore import signals
-from qcore.errors import ImproperlyConfigured, WorkerShutdown, WorkerTerminate
+from qcore.errors import ImproperlyConfigured, OperationalError, WorkerTerminate
 from qcore.queues import worker_direct
 from qcore.utils.nodes import expand_nodename
-from qworker import __version__, bootsteps
+from qworker import bootsteps
 from qworker.consumer.consumer import Consumer
 from qworker.cpus import available_cpus, cpu_count
-from qworker.pools.contract import Pool
 from qworker.reports import PoolReports
 from qworker.shutdown import EX_FAILURE, EX_OK, Lifecycle, SignalHandlers, abandon
 from qworker.state import WorkerState
@@ -142,6 +141,7 @@ class WorkController:
         self.started_at = time.monotonic()
         self.pid = os.getpid()
         self.exitcode: int = EX_OK
+        self.error: BaseException | None = None
         self.cold = False
         self.freed_slots = False
         self.steps: list[Any] = []
@@ -240,9 +240,10 @@ class WorkController:
         except KeyboardInterrupt:
             self.stop(EX_FAILURE)
         except Exception as exc:
-            logger.critical("The worker stops: %s", exc, exc_info=not isinstance(exc, ImproperlyConfigured))
+            expected = isinstance(exc, (ImproperlyConfigured, OperationalError))
+            logger.critical("The worker stops: %s", exc, exc_info=not expected)
+            self.error = exc
             self.stop(EX_FAILURE)
-            raise
         return self.exitcode
 
     def stop(self, exitcode: int | None = None) -> None:
@@ -407,11 +408,3 @@ def _autoscale(value: str | tuple[int, int] | None) -> tuple[int, int] | None:
     if not 1 <= len(numbers) <= 2 or min(numbers) < 0:
         raise ImproperlyConfigured(f"--autoscale takes max,min as two numbers, not {value!r}")
     return (max(numbers), min(numbers) if len(numbers) == 2 else 0)
-
-
-def worker_main(app: Any, argv: Mapping[str, Any] | None = None) -> int:
-    """Run a worker with these options, as keyword arguments of `Worker`; returns the exit code."""
-    return Worker(app, **dict(argv or {})).start()
-
-
-__all__ = ["Banner", "Pool", "WorkController", "Worker", "WorkerShutdown", "__version__", "worker_main"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from qcore.edge import kombu
@@ -343,6 +343,24 @@ class Consumer:
         except self.broker_errors as exc:
             self.broker_error = exc
 
+    def release(self, requests: Iterable[Request]) -> None:
+        """Give back messages whose tasks were not started; no event tells of it."""
+        for request in requests:
+            self.state.forget(request)
+            if request.acknowledged:
+                continue
+            request.acknowledged = True
+            message = request.message
+            release = getattr(message.channel, "release", None)
+            if release is None or not self._answerable(request):
+                self.reject(request, True)
+                continue
+            try:
+                release([message.delivery_tag])
+                message._state = "REQUEUED"
+            except self.broker_errors as exc:
+                self.broker_error = exc
+
     def put_aside(self, message: Any, reason: str) -> None:
         """Move a message that cannot run to the dead letters of the broker; reject it where there are none."""
         dead_letter = getattr(message.channel, "dead_letter", None)
@@ -358,8 +376,8 @@ class Consumer:
     def _answerable(self, request: Request) -> bool:
         if request.generation == self.generation:
             return True
-        channel = request.message.channel
-        return bool(getattr(channel, "acks_survive_reconnect", False))
+        # The brokers of ours hold the messages of a lost connection for their acknowledgement.
+        return hasattr(request.message.channel, "publish_many")
 
     # -- ends without a child
 

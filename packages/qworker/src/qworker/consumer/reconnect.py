@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_STEP_SECONDS = 2.0
-RETRY_MAX_SECONDS = 32.0
+RETRY_MAX_SECONDS = 10.0
 
 
 def run_until_stopped(c: Consumer) -> None:
@@ -35,7 +35,6 @@ def run_until_stopped(c: Consumer) -> None:
             _lost(c, exc)
         except Exception as exc:
             if not isinstance(exc, c.broker_errors):
-                logger.critical("Unrecoverable error: %r. The worker stops.", exc, exc_info=True)
                 raise
             _lost(c, exc)
 
@@ -46,6 +45,11 @@ def _lost(c: Consumer, exc: BaseException) -> None:
         return
     if c.first_connection or isinstance(exc, OperationalError):
         raise exc
+    if c.state.should_stop is not None:
+        # Connecting again only to say goodbye would keep a stopping worker waiting for its broker.
+        c.generation += 1
+        c.broker_error = None
+        c.controller.lifecycle.finish_without_broker(c)
     if not conf.broker_connection_retry:
         logger.critical(
             "The connection to the broker was lost (%r), and broker_connection_retry is off. The worker stops.",
@@ -53,8 +57,8 @@ def _lost(c: Consumer, exc: BaseException) -> None:
         )
         raise exc
     logger.warning(
-        "The connection to the broker was lost: %r. The worker connects again. Tasks that run go on; "
-        "what waits for its time or was not started is delivered again by the broker.",
+        "The connection to the broker was lost: %s: %s. The worker connects again; tasks that run go on.",
+        type(exc).__name__,
         exc,
     )
     c.generation += 1
@@ -98,6 +102,13 @@ def drop_what_comes_again(c: Consumer) -> None:
 def take_back(c: Consumer) -> list[Any]:
     """Requests that the pool has not started and will not start any more."""
     return [c.state.by_tag[tag] for tag in c.pool.take_back() if tag in c.state.by_tag]
+
+
+def discard_revoked(c: Consumer) -> None:
+    """End the revoked ones among the requests that the pool has not started."""
+    for request in take_back(c):
+        if not request.revoked():
+            request.execute_using_pool(c.pool)
 
 
 def connect(c: Consumer) -> Any:
@@ -147,7 +158,7 @@ def _wait(c: Consumer, uri: str, exc: BaseException, tries: int, max_retries: in
     deadline = time.monotonic() + pause
     while (left := deadline - time.monotonic()) > 0:
         # Tasks that run must not wait for the broker, nor a request to stop.
-        c.controller.run_loop_while_disconnected(min(left, 0.5))
+        c.controller.tick_offline(min(left, 0.5))
         if c.state.should_stop is not None or c.state.should_terminate is not None:
             raise WorkerShutdown(c.state.should_stop or c.state.should_terminate or 0)
 

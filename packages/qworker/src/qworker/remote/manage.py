@@ -11,7 +11,9 @@ from types import ModuleType
 from typing import Any
 
 from qcore.times import parse_rate
+from qworker.consumer.reconnect import discard_revoked
 from qworker.remote.registry import ControlState, control_command
+from qworker.state import RESERVED
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ def revoke_by_stamped_headers(
     for name, values in wanted.items():
         worker_state.revoked_stamps.setdefault(name, set()).update(values)
     if not terminate:
+        discard_revoked(state.consumer)
         return ok(f"headers {wanted} flagged as revoked, but not terminated")
     found = [request for request in worker_state.active if _has_stamp(request, wanted)]
     if not found:
@@ -114,11 +117,14 @@ def _terminate(state: ControlState, requests: list[Any], signal: str | int | Non
 
 
 def _discard_waiting(state: ControlState, id: str) -> bool:
-    """End a revoked request at once that waits for its eta; later ones are stopped when they are due."""
+    """End a revoked request at once that has not started; False when there is none."""
     consumer = state.consumer
     request = consumer.state.requests.get(id)
     if request is None:
         return False
+    if request.phase is RESERVED:
+        discard_revoked(consumer)
+        return request.tag not in consumer.state.by_tag
     entry = consumer.eta_entries.pop(request.tag, None)
     if entry is None:
         return False
