@@ -33,6 +33,11 @@ except ImportError as missing:  # pragma: no cover - the store is loaded by name
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+_OTHER_DRIVERS = {
+    "postgresql": ("postgresql+psycopg", "postgresql+psycopg2"),
+    "mysql": ("mysql+pymysql", "mysql+mysqldb"),
+    "mariadb": ("mariadb+pymysql", "mariadb+mysqldb"),
+}
 _PASSING = (sa_errors.OperationalError, sa_errors.InterfaceError, sa_errors.InternalError)
 
 
@@ -133,10 +138,8 @@ class DatabaseBackend(RelationalBackend):
         self._database_url = found
         self.tables = Tables(conf.database_table_names or {}, conf.database_table_schemas or {})
         self._options = _engine_options(conf)
-        callback = conf.database_engine_callback
-        self._engine_callback: Callable[[Any], Any] | None = (
-            symbol_by_name(callback) if isinstance(callback, str) else callback
-        )
+        callback: Any = conf.database_engine_callback
+        self._engine_callback: Any = symbol_by_name(callback) if isinstance(callback, str) else callback
         super().__init__(app, f"db+{found}")
         self._policy = self.retry_policy(RetryPolicy(max_retries=3, start=0.05, longest=2.0))
 
@@ -156,14 +159,34 @@ class DatabaseBackend(RelationalBackend):
             ImproperlyConfigured: SQLAlchemy does not understand the URL, or lacks the driver.
         """
         if self._engine is None:
-            try:
-                engine = sa.create_engine(self._database_url, **self._options)
-            except (sa_errors.ArgumentError, ImportError) as exc:
-                raise ImproperlyConfigured(f"the result backend {self.url} cannot be used: {exc}") from exc
+            engine = self._make_engine()
             if self._engine_callback is not None:
                 self._engine_callback(engine)
             self._engine = engine
         return self._engine
+
+    def _make_engine(self) -> sa.Engine:
+        try:
+            url = sa.make_url(self._database_url)
+        except sa_errors.ArgumentError as exc:
+            raise ImproperlyConfigured(f"the result backend {self.url} cannot be used: {exc}") from exc
+        options = dict(self._options)
+        if url.get_backend_name() in ("mysql", "mariadb"):
+            # A poll must see what others have committed since the connection was opened (4STA-18).
+            options.setdefault("isolation_level", "READ COMMITTED")
+        try:
+            return sa.create_engine(url, **options)
+        except ImportError as exc:
+            # The driver that SQLAlchemy prefers is not installed; another one may be.
+            for driver in _OTHER_DRIVERS.get(url.drivername, ()):
+                try:
+                    return sa.create_engine(url.set(drivername=driver), **options)
+                except ImportError:
+                    continue
+            raise ImproperlyConfigured(
+                f"the result backend {self.url} needs a driver that is not installed ({exc}): "
+                "for PostgreSQL pip install psycopg, for MySQL and MariaDB pip install pymysql"
+            ) from exc
 
     def create_tables(self) -> None:
         """Create the tables that are missing, and columns that tables of older versions lack."""

@@ -42,12 +42,13 @@ class Codec:
         self._accept = tuple(accept)
 
     @functools.cached_property
-    def _accepted(self) -> frozenset[str]:
+    def accepted(self) -> frozenset[str]:
+        """Content types that may be decoded."""
         return serialization.accepted_content_types(self._accept)
 
     def accepts(self, name: str) -> bool:
         """Whether content of a serializer may be decoded."""
-        return serialization.content_type_of(name) in self._accepted
+        return serialization.content_type_of(name) in self.accepted
 
     @property
     def content_encoding(self) -> str:
@@ -72,7 +73,7 @@ class Codec:
             DecodeError: it is no content of this serializer.
             ContentDisallowed: its type is not in `result_accept_content`.
         """
-        return serialization.loads(payload, self.content_type, self.content_encoding, accept=self._accepted)
+        return serialization.loads(payload, self.content_type, self.content_encoding, accept=self.accepted)
 
     def pack(self, raw: bytes) -> bytes:
         """`raw` compressed if compression is on, with the header that names the method."""
