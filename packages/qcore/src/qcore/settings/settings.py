@@ -80,7 +80,7 @@ class Settings(Mapping[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what is not in __dict__: an unread configuration, or no setting at all.
-        if name.startswith("__") or name not in self._options:
+        if name.startswith("__") or not self._knows(name):
             raise AttributeError(explain_unknown(name, self._options))
         if not self._loaded:
             if self._loading:
@@ -89,18 +89,20 @@ class Settings(Mapping[str, Any]):
         return self.__dict__[name]
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._options:
+        if not self._knows(name):
             raise KeyError(explain_unknown(name, self._options))
         return getattr(self, name)
 
     def __iter__(self) -> Iterator[str]:
+        self.load()
         return iter(self._options)
 
     def __len__(self) -> int:
+        self.load()
         return len(self._options)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._options
+        return self._knows(name)
 
     def first(self, *names: str) -> Any:
         """The first value among `names` that is not None."""
@@ -135,7 +137,7 @@ class Settings(Mapping[str, Any]):
         Raises:
             KeyError: there is no such setting.
         """
-        if name not in self._options:
+        if not self._knows(name):
             raise KeyError(explain_unknown(name, self._options))
         self.load()
         return name in self._explicit or name in self._assigned
@@ -219,14 +221,11 @@ class Settings(Mapping[str, Any]):
             self.__dict__["version"] += 1
 
     def _checked(self, values: Mapping[str, object]) -> dict[str, object]:
-        if not all(name in self._options for name in values):
-            self._learn()
         checked: dict[str, object] = {}
         for name, value in values.items():
-            option = self._options.get(name)
-            if option is None:
+            if not self._knows(name):
                 raise ImproperlyConfigured(explain_unknown(name, self._options))
-            checked[name] = option.check(value)
+            checked[name] = self._options[name].check(value)
         return checked
 
     # --- where the configuration comes from ---------------------------------------------------------
@@ -333,6 +332,12 @@ class Settings(Mapping[str, Any]):
         if self._default_module is not None and module_exists(self._default_module):
             return Source(self._default_module)
         return None
+
+    def _knows(self, name: object) -> bool:
+        # Names of further defaults are learned when these are read, which is not before something is asked for.
+        if name not in self._options and not self._loaded and self._defaults:
+            self._learn()
+        return name in self._options
 
     def _provisional(self, name: str) -> Any:
         # The configuration is being read in this thread and something in it asks for a value.
