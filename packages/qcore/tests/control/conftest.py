@@ -34,7 +34,8 @@ class SmallApp:
             task_serializer="json",
         )
         vars(self.conf).update(settings)
-        self.amqp = SimpleNamespace(producer_pool=None, queues={})
+        self.producer_pool = None
+        self.amqp = SimpleNamespace(queues={})
         self.control = Control(self)
 
     @contextmanager

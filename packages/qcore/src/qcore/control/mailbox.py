@@ -31,7 +31,7 @@ def make_mailbox(app: Any) -> Any:
         clock=app.clock,
         accept=conf.accept_content,
         serializer=conf.task_serializer,
-        producer_pool=kombu("kombu.utils.functional").lazy(lambda: app.amqp.producer_pool),
+        producer_pool=kombu("kombu.utils.functional").lazy(lambda: app.producer_pool),
         queue_ttl=conf.control_queue_ttl,
         queue_expires=conf.control_queue_expires,
         queue_durable=conf.control_queue_durable,
