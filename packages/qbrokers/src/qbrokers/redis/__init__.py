@@ -5,6 +5,7 @@ what kombu loads.
 from __future__ import annotations
 
 from qbrokers.redis.channel import Channel
+from qbrokers.redis.cluster import ClusterTransport
 from qbrokers.redis.transport import SentinelTransport, Transport
 
-__all__ = ["Channel", "SentinelTransport", "Transport"]
+__all__ = ["Channel", "ClusterTransport", "SentinelTransport", "Transport"]

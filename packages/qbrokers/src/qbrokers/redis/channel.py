@@ -154,7 +154,8 @@ class Channel(BaseChannel):  # type: ignore[misc]
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         if self.typeof(exchange).type == "fanout":
             self._fanout.setdefault(queue, set()).add((exchange, (routing_key or "").replace("#", "*")))
-        self.session.run("", BIND, *self._binding(exchange, routing_key, pattern, queue))
+        group = self.keys.exchange_group(exchange)
+        self.session.run(group, BIND, *self._binding(exchange, routing_key, pattern, queue))
 
     def _binding(
         self, exchange: str, routing_key: str, pattern: str, queue: str
@@ -163,11 +164,13 @@ class Channel(BaseChannel):  # type: ignore[misc]
         life: int | str = ""
         if limits is not None and limits.expires_ms:
             life = max(limits.expires_ms * BINDING_LIFE_FACTOR, MIN_BINDING_LIFE_MS)
-        names = [keys.binding(exchange), keys.permanent_binding(exchange), keys.binding_deadlines()]
+        names = [keys.binding(exchange), keys.permanent_binding(exchange), keys.binding_deadlines(exchange)]
         return names, [keys.binding_member(routing_key, pattern, queue), exchange, life]
 
     def get_table(self, exchange: str) -> list[tuple[str, ...]]:
-        members = self.session.call("", b"SMEMBERS", self.keys.binding(exchange))
+        members = self.session.call(
+            self.keys.exchange_group(exchange), b"SMEMBERS", self.keys.binding(exchange)
+        )
         return [tuple(member.decode().split(self.keys.separator)) for member in members]
 
     def queue_unbind(
@@ -181,7 +184,7 @@ class Channel(BaseChannel):  # type: ignore[misc]
     def _forget_binding(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
         member = self.keys.binding_member(routing_key, pattern, queue)
         names = (self.keys.binding(exchange), self.keys.permanent_binding(exchange))
-        self.session.pipeline("", [(b"SREM", name, member) for name in names])
+        self.session.pipeline(self.keys.exchange_group(exchange), [(b"SREM", name, member) for name in names])
 
     def _delete(
         self, queue: str, exchange: str, routing_key: str, pattern: str, *args: Any, **kwargs: Any

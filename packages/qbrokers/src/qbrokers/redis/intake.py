@@ -41,9 +41,16 @@ class Intake:
         session: Session of the channels.
         keeper: Keeper of the process.
         wire: Connection of its own, opened when there is something to do.
+        serves: Whether the books of a group are on its server; all of them when not given.
     """
 
-    def __init__(self, session: Session, keeper: Keeper, wire: Wire) -> None:
+    def __init__(
+        self,
+        session: Session,
+        keeper: Keeper,
+        wire: Wire,
+        serves: Callable[[str], bool] | None = None,
+    ) -> None:
         self._session = session
         self._keeper = keeper
         self.wire = wire
@@ -53,6 +60,7 @@ class Intake:
         self._pending: deque[Handler] = deque()
         self._heard_at = 0.0
         self._tracking = True
+        self._serves = serves
 
     # -- membership
 
@@ -61,6 +69,10 @@ class Intake:
         self._claimings.pop((taker, group), None)
         if queues:
             self._claimings[taker, group] = Claiming(self._session, taker, group, queues)
+
+    def groups(self, taker: Taker) -> list[str]:
+        """Groups a channel takes messages from."""
+        return [group for other, group in self._claimings if other is taker]
 
     def listen(self, taker: Taker, queue: str, pattern: str) -> None:
         listeners = self._listeners.setdefault(pattern.encode(), [])
@@ -143,6 +155,10 @@ class Intake:
         handlers: list[Handler] = []
         if session.settlements:
             self._add_settlements(out, handlers)
+        if len(self._claimings) > 1:
+            # Whoever comes first may use up the prefetch count, so each comes first in turn.
+            first = next(iter(self._claimings))
+            self._claimings[first] = self._claimings.pop(first)
         for claiming in self._claimings.values():
             for command in claiming.taker.refreshing(now):
                 out.append(pack(command))
@@ -173,6 +189,9 @@ class Intake:
     def _add_settlements(self, out: list[bytes], handlers: list[Handler]) -> None:
         session = self._session
         settlements = session.take_settlements()
+        if self._serves is not None:
+            session.put_back([each for each in settlements if not self._serves(each.group)])
+            settlements = [each for each in settlements if self._serves(each.group)]
         commands = settling.commands(settlements, session.keys)
         for number, (_, command) in enumerate(commands):
             out.append(pack(command))

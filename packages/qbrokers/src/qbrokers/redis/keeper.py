@@ -97,7 +97,11 @@ class Keeper:
         return Wire(self._server.connect, self._options.socket_timeout)
 
     def wire(self, group: str) -> Wire:
+        """Connection to the server of a group."""
         return self._wire
+
+    def close_wires(self) -> None:
+        self._wire.close()
 
     # -- called by sessions and channels
 
@@ -187,7 +191,7 @@ class Keeper:
             with self._lock:
                 if not self._needed():
                     self._thread = None
-                    self._wire.close()
+                    self.close_wires()
                     self._beat_at = self._stale_at = 0.0
                     self._sweep_from = None
                     return
@@ -207,7 +211,7 @@ class Keeper:
         )
 
     def _on_failure(self, failures: int, exc: BaseException) -> None:
-        self._wire.close()
+        self.close_wires()
         # Owners that could not renew while the server was away must not be taken for dead by the first to
         # come back.
         self._sweep_from = monotonic() + self._options.lease_seconds

@@ -102,7 +102,11 @@ class Keys:
     def permanent_binding(self, exchange: str) -> str:
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
 
-    def binding_deadlines(self) -> str:
+    def exchange_group(self, exchange: str) -> str:
+        """The group whose server has the binding table of an exchange."""
+        return ""
+
+    def binding_deadlines(self, exchange: str) -> str:
         return f"{self.prefix}_kombu.binding_deadlines"
 
     def binding_member(self, routing_key: str | None, pattern: str | None, queue: str | None) -> str:
@@ -122,17 +126,22 @@ class ClusterKeys(Keys):
     """
 
     def group(self, queue: str) -> str:
-        return queue
+        """A queue of messages put aside stands with its queue, so that putting aside is one step."""
+        return queue.removesuffix(".dead")
 
     def queue(self, queue: str) -> str:
-        return f"{self.prefix}{{{queue}}}"
+        group = self.group(queue)
+        return f"{self.prefix}{{{group}}}{queue[len(group) :]}"
+
+    def exchange_group(self, exchange: str) -> str:
+        return exchange
+
+    def binding_deadlines(self, exchange: str) -> str:
+        return f"{self.prefix}_kombu.binding_deadlines.{{{exchange}}}"
 
     def delayed(self, queue: str) -> str:
-        return f"{self.prefix}_qbrokers.delayed.{{{queue}}}"
-
-    def dead(self, queue: str) -> str:
-        """The list stays in the slot of its queue, so that setting aside is one step."""
-        return f"{self.prefix}{{{queue}}}.dead"
+        group = self.group(queue)
+        return f"{self.prefix}_qbrokers.delayed.{{{group}}}{queue[len(group) :]}"
 
     def unacked(self, group: str) -> str:
         return f"{self.prefix}{self._unacked}.{{{group}}}"

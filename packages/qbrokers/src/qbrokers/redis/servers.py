@@ -25,12 +25,21 @@ class Server:
         database: Number of the database; part of the names of channels.
         connect: Makes a redis-py connection that is not open yet.
         parameters: Keyword arguments of such a connection.
+        kind: redis-py's class of it.
+        addresses: Servers of a cluster that are known from the URL.
     """
 
     identity: str
     database: int
     connect: Callable[[], Any]
     parameters: dict[str, Any] = field(repr=False)
+    kind: Any = None
+    addresses: tuple[tuple[str, int], ...] = ()
+
+    def at(self, host: str, port: int) -> Callable[[], Any]:
+        """Maker of connections to another server with the same credentials."""
+        parameters = {**self.parameters, "host": host, "port": port}
+        return lambda: self.kind(**parameters)
 
 
 def server_of(client: Any, options: Options, default_port: int = DEFAULT_PORT) -> Server:
@@ -46,7 +55,7 @@ def server_of(client: Any, options: Options, default_port: int = DEFAULT_PORT) -
     def connect() -> Any:
         return connection_class(**parameters)
 
-    return Server(identity, parameters["db"], connect, parameters)
+    return Server(identity, parameters["db"], connect, parameters, connection_class)
 
 
 def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Server:
@@ -60,13 +69,7 @@ def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Ser
             "a sentinel:// broker needs the transport option master_name, the name of the group to use"
         )
     parameters, connection_class = _parameters(client, options, default_port)
-    addresses = []
-    for alternative in client.alt or ():
-        parsed = _parse_url(alternative)
-        if parsed.scheme in ("sentinel", "sentinels"):
-            addresses.append((parsed.hostname or "127.0.0.1", parsed.port or default_port))
-    if not addresses:
-        addresses.append((parameters["host"], parameters["port"]))
+    addresses = _addresses(client, parameters, default_port)
     shared = {key: value for key, value in parameters.items() if key not in ("host", "port")}
     ssl = issubclass(connection_class, redis.SSLConnection)
     manager = sentinel.Sentinel(
@@ -79,6 +82,33 @@ def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Ser
     pool = manager.master_for(options.master_name, redis.Redis).connection_pool
     identity = f"{options.master_name}@{sorted(addresses)}/{parameters['db']}"
     return Server(identity, parameters["db"], pool.make_connection, parameters)
+
+
+def cluster_of(client: Any, options: Options, default_port: int = DEFAULT_PORT) -> Server:
+    """Read the addresses of some servers of a cluster.
+
+    Raises:
+        ValueError: The URL names a database; a cluster has one only.
+    """
+    parameters, connection_class = _parameters(client, options, default_port)
+    if parameters["db"] != 0:
+        raise ValueError(f"a Redis Cluster has database 0 only, not {parameters['db']}")
+    addresses = _addresses(client, parameters, default_port)
+    identity = f"cluster {sorted(addresses)}?user={parameters.get('username')}"
+
+    def connect() -> Any:
+        return connection_class(**parameters)
+
+    return Server(identity, 0, connect, parameters, connection_class, tuple(addresses))
+
+
+def _addresses(client: Any, parameters: dict[str, Any], default_port: int) -> list[tuple[str, int]]:
+    """All servers of a URL with several parts, `scheme://a;scheme://b`."""
+    addresses = []
+    for alternative in client.alt or ():
+        parsed = _parse_url(alternative)
+        addresses.append((parsed.hostname or "127.0.0.1", parsed.port or default_port))
+    return addresses or [(parameters["host"], parameters["port"])]
 
 
 def _parameters(client: Any, options: Options, default_port: int) -> tuple[dict[str, Any], Any]:

@@ -36,6 +36,9 @@ class Transport(BaseTransport):  # type: ignore[misc]
     """Redis with leases, for `redis://`, `rediss://` and `redis+socket://`."""
 
     Channel = RedisChannel
+    keeper_class: type[Keeper] = Keeper
+    session_class: type[Session] = Session
+    keys_class: type[Keys] = Keys
     default_port = DEFAULT_PORT
     driver_type = "redis"
     driver_name = "redis"
@@ -78,8 +81,8 @@ class Transport(BaseTransport):  # type: ignore[misc]
     def _new_session(self) -> Session:
         server, options = self.server(), self.options
         keys = self.new_keys(self._fanout_prefix(server))
-        self.keeper = KEEPERS.get(Keeper, server, keys, options)
-        return Session(server, keys, options)
+        self.keeper = KEEPERS.get(self.keeper_class, server, keys, options)
+        return self.session_class(server, keys, options)
 
     def _fanout_prefix(self, server: Server) -> str:
         given = self.options.fanout_prefix
@@ -88,7 +91,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
     def new_keys(self, fanout_prefix: str) -> Keys:
         options = self.options
-        return Keys(
+        return self.keys_class(
             options.global_keyprefix,
             options.sep,
             options.priority_steps,
@@ -125,7 +128,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
         session, self._session = self._session, None
         for intake in self.intakes():
             intake.wire.close()
-        self._intake = None
+        self.drop_intakes()
         if session is not None:
             self.keeper.closed(session)
             session.close()
@@ -137,6 +140,9 @@ class Transport(BaseTransport):  # type: ignore[misc]
     def intakes(self) -> list[Intake]:
         return [self._intake] if self._intake is not None else []
 
+    def drop_intakes(self) -> None:
+        self._intake = None
+
     def intake(self, channel: RedisChannel, group: str = "") -> Intake:
         """The asynchronous connection for a group of queues, and for fanout channels."""
         if self._intake is None:
@@ -145,6 +151,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
         return self._intake
 
     def consume(self, channel: RedisChannel, queues: list[tuple[str, bool]]) -> None:
+        """Set the queues a channel takes messages from, each with "without acknowledgement"."""
         self.intake(channel).consume(channel, "", queues)
 
     def unlisten(self, channel: RedisChannel, queue: str) -> None:

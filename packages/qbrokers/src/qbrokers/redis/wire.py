@@ -48,7 +48,17 @@ CHANNEL_ERRORS: tuple[type[BaseException], ...] = (
 )
 
 # A server in one of these states is as good as gone: another one, or a later try, is right.
-_UNAVAILABLE = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "NOREPLICAS", "TRYAGAIN")
+_UNAVAILABLE = (
+    "MOVED",
+    "ASK",
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "UNBLOCKED",
+    "NOREPLICAS",
+    "TRYAGAIN",
+)
 
 
 def error_of(text: str) -> Exception:
