@@ -245,7 +245,8 @@ class Session:
         ready, due = self.store.peek([s.queue_id for s in wanting])
         self._expect(due)
         if not ready:
-            self._maybe_ready = False
+            # A channel that is full was not asked for; it may have something as soon as it has room.
+            self._maybe_ready = len(wanting) < len(self._subscriptions)
             return {}
         wishes = {}
         for channel in self.channels:

@@ -72,6 +72,29 @@ class LoopConformance(Harness):
         held[1].ack()
         _run(hub, lambda: True)
 
+    def test_full_consumer_beside_an_idle_one_goes_on_at_once(
+        self, worker: Any, hub: Any, queue: Any, channel: Any
+    ) -> None:
+        held: list[Any] = []
+        done = 0
+        idle = kombu.Queue(queue.name + "-idle", kombu.Exchange(queue.name + "-idle"), auto_delete=True)
+        kombu.Consumer(worker.channel(), [idle], on_message=held.append, no_ack=True).consume()
+        own = worker.channel()
+        own.basic_qos(0, 1, False)
+        kombu.Consumer(own, [queue], on_message=held.append).consume()
+        for number in range(20):
+            publish(channel, queue, number)
+        _run(hub, lambda: held)
+        started = time.monotonic()
+        while done < 20:
+            if held:
+                # The loop turns while the message is in work, and the idle queue is looked at.
+                hub.run_once()
+                held.pop().ack()
+                done += 1
+            hub.run_once()
+            assert time.monotonic() - started < PATIENCE_SECONDS
+
     def test_delayed_message_arrives_in_time(self, worker: Any, hub: Any, queue: Any, channel: Any) -> None:
         received: list[Any] = []
         kombu.Consumer(worker.channel(), [queue], on_message=received.append, no_ack=True).consume()
