@@ -74,7 +74,7 @@ class Autoscaler:
     @property
     def processes(self) -> int:
         """Current size of the pool."""
-        return self.worker.pool.num_processes
+        return int(self.worker.pool.num_processes)
 
     def scale_up(self, n: int) -> None:
         """Add `n` processes."""

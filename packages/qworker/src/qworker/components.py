@@ -6,7 +6,6 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-
 from qcore import plugins
 from qcore.edge import kombu
 from qcore.errors import ImproperlyConfigured

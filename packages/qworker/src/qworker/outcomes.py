@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal as signals
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -167,8 +168,17 @@ def lost(request: Request, pid: int, exitcode: int | None) -> None:
         end_as_revoked(request, "terminated", terminated=True, signum=request.terminating)
         return
     strategy = request.strategy
+    consumer = strategy.consumer
     exc = WorkerLostError(f"Worker exited prematurely: {describe_exit(exitcode)} Job: {request.tag}.")
+    losses = consumer.state.count_loss(request.id)
     if strategy.acks_late and strategy.task.reject_on_worker_lost:
+        if losses > consumer.admission.max_deliveries:
+            # Brokers without a delivery count would deliver it for ever.
+            logger.error("%s has killed %d processes: it is not run again.", request.humaninfo(), losses)
+            put_aside = partial(consumer.put_aside_request, request, "killed its processes")
+            consumer.settle(request, "FAILURE", exc, put_aside)
+            request.send_event("task-failed", exception=repr(exc), traceback=None)
+            return
         logger.error(
             "%s: the process %s that ran it died (%s). Its message goes back to the queue.",
             request.humaninfo(),
@@ -180,7 +190,7 @@ def lost(request: Request, pid: int, exitcode: int | None) -> None:
     context = _context(request)
     context.update(exc=repr(exc), traceback=None, description="raised unexpected")
     logger.error(trace.LOG_FAILURE, context, extra={"data": context})
-    if strategy.task.retry_on_worker_lost and strategy.consumer.retry_lost(request, exc):
+    if strategy.task.retry_on_worker_lost and consumer.retry_lost(request, exc):
         return
     _store_failure(request, exc)
 

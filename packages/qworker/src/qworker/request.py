@@ -130,7 +130,7 @@ class Request:
     @property
     def hostname(self) -> str:
         """Node name of the worker."""
-        return cast(str, self.strategy.consumer.hostname)
+        return self.strategy.consumer.hostname
 
     @property
     def root_id(self) -> str | None:
@@ -233,7 +233,9 @@ class Request:
     def payload(self) -> Any:
         """The decoded body `[args, kwargs, embed]`; decodes anew, for inspection only."""
         accept = self.strategy.consumer.accept
-        return kombu("kombu.serialization").loads(self.body, self.content_type, self.content_encoding, accept=accept)
+        return kombu("kombu.serialization").loads(
+            self.body, self.content_type, self.content_encoding, accept=accept
+        )
 
     @property
     def args(self) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from multiprocessing import current_process
 from typing import Any
 
 from qcore.execution.runner import TaskRunner
@@ -17,4 +19,14 @@ def make_runner(app: Any, hostname: str, on_start: Callable[[], None] | None = N
         hostname: Node name of the worker.
         on_start: Called in the child once it is set up.
     """
-    return TaskRunner(app, hostname, guard=guard, on_start=on_start)
+    return TaskRunner(app, hostname, guard=guard, aguard=guard, on_start=partial(set_up_child, app, on_start))
+
+
+def set_up_child(app: Any, on_start: Callable[[], None] | None) -> None:
+    """Open the child's own log file where its name asks for one, and tell the loader."""
+    index = getattr(current_process(), "index", None)
+    if index is not None:
+        app.log.setup_in_child(index)
+    app.loader.init_worker_process()
+    if on_start is not None:
+        on_start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -196,7 +197,7 @@ class WorkController:
         modules = _names(include)
         if modules:
             self.app.conf.include = [*(self.app.conf.include or ()), *modules]
-        self.app.loader.import_default_modules()
+        self.app.loader.init_worker()
         self.app.finalize()
 
     def _select_queues(
@@ -268,6 +269,7 @@ class WorkController:
             self.consumer.shutdown()
         for callback in self.on_stopped:
             callback()
+        self.app.loader.shutdown_worker()
 
     def reload(self) -> None:
         """Take notice of tasks that were registered since the start, and of changed rate limits."""
@@ -343,18 +345,46 @@ class WorkController:
 
 
 class Worker(WorkController):
-    """The worker as a program: with process signals."""
+    """The worker as a program: with process signals, and logging when it is asked to set that up.
 
-    def __init__(self, app: Any, **options: Any) -> None:
+    Args:
+        app: The app.
+        loglevel: Set up logging at this level (name or number); None leaves it to the caller.
+        logfile: File for it, with node name variables; default standard error.
+        colorize: Coloured lines; default on a terminal.
+        options: As of `WorkController`.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        loglevel: int | str | None = None,
+        logfile: str | os.PathLike[str] | None = None,
+        colorize: bool | None = None,
+        **options: Any,
+    ) -> None:
+        self.log_options = {"loglevel": loglevel, "logfile": logfile, "colorize": colorize}
         super().__init__(app, **options)
         self.signal_handlers = SignalHandlers(self)
 
+    def on_before_init(self) -> None:
+        """Set up logging, so that what the steps do at their making is logged."""
+        if self.log_options["loglevel"] is not None:
+            self.app.log.setup(**self.log_options, hostname=self.hostname)
+        super().on_before_init()
+
     def start(self) -> int:
         """Run until told to stop by a signal or command; returns the exit code."""
+        self.pid = os.getpid()
+        streams = sys.stdout, sys.stderr
         self.signal_handlers.install()
         try:
+            if self.app.log.already_setup and self.app.conf.worker_redirect_stdouts:
+                self.app.log.redirect_stdouts(self.app.conf.worker_redirect_stdouts_level)
             return super().start()
         finally:
+            sys.stdout, sys.stderr = streams
             self.signal_handlers.restore()
 
     @property

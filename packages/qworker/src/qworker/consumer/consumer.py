@@ -361,6 +361,13 @@ class Consumer:
             except self.broker_errors as exc:
                 self.broker_error = exc
 
+    def put_aside_request(self, request: Request, reason: str) -> None:
+        """Move the message of a request to the dead letters, or reject it."""
+        if not request.acknowledged:
+            request.acknowledged = True
+            if self._answerable(request):
+                self.put_aside(request.message, reason)
+
     def put_aside(self, message: Any, reason: str) -> None:
         """Move a message that cannot run to the dead letters of the broker; reject it where there are none."""
         dead_letter = getattr(message.channel, "dead_letter", None)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from attrs import define, field
+
 from qcore.edge import kombu
 from qcore.events import event_exchange
-
 from qworker import bootsteps
 from qworker.consumer.mingle import compatible
 

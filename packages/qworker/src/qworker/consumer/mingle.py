@@ -28,7 +28,9 @@ class Mingle(bootsteps.StartStopStep):
         super().__init__(c, **kwargs)
 
     def start(self, c: Consumer) -> None:
-        """Ask, wait for a second, and take over what came."""
+        """Ask, wait for a second, and take over what came; after a reconnection there is nothing to ask."""
+        if c.generation:
+            return
         logger.info("mingle: searching for neighbors")
         replies = self.ask(c)
         if not replies:

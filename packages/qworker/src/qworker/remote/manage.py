@@ -305,7 +305,7 @@ def _load_again(name: str, again: bool, reloader: Any) -> ModuleType:
         return import_module(name)
     if again:
         logger.debug("reloading module %s", name)
-        return (reloader or reload)(sys.modules[name])  # type: ignore[no-any-return]
+        return (reloader or reload)(sys.modules[name])
     return sys.modules[name]
 
 

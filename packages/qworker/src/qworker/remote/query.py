@@ -152,7 +152,7 @@ def memdump(state: ControlState, samples: int = 10, **kwargs: Any) -> Any:
 def objgraph(state: ControlState, num: int = 200, max_depth: int = 10, type: str = "Request") -> Any:
     """A picture of what keeps objects of a type alive; needs the package objgraph."""
     try:
-        from objgraph import by_type, show_backrefs
+        from objgraph import by_type, show_backrefs  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError as exc:
         raise ImportError("Requires the objgraph library: pip install objgraph") from exc
     import tempfile
