@@ -125,7 +125,7 @@ def _jobs(
         for library in able:
             if "trip" in options.only:
                 yield (
-                    f"{broker}:",
+                    broker,
                     library,
                     partial(measure.round_trip, library, stage, broker, options.calls),
                 )

@@ -80,7 +80,7 @@ LIBRARIES = {
             "huey",
             ("huey", "redis"),
             (
-                *("huey_consumer.py", "bench.apps.huey_app.huey", "-k", "process", "-w", str(CONCURRENCY)),
+                *("huey_consumer", "bench.apps.huey_app.huey", "-k", "process", "-w", str(CONCURRENCY)),
                 *("-d", "0.001", "-C", "-q"),
             ),
             ("python", "-c", "import huey; print(huey.__version__)"),

@@ -45,7 +45,7 @@ class RabbitMQ(Server):
             _add_vhost(label)
         except Unavailable:
             # No right to administer it: the tests then share its default virtual host, under own names.
-            return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port}//"
+            return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/%2F"
         self._vhost = label
         return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/{label}"
 
@@ -83,7 +83,7 @@ class RabbitMQ(Server):
         except Unavailable:
             self.stop()
             raise
-        return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port}//"
+        return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/%2F"
 
     def stop(self) -> None:
         for process in (self._process, self._epmd):

@@ -21,7 +21,10 @@ if _results:
 dramatiq.set_broker(broker)
 
 
-@dramatiq.actor(queue_name=os.environ["BENCH_QUEUE"], store_results=bool(_results))
+_options = {"store_results": True} if _results else {}
+
+
+@dramatiq.actor(queue_name=os.environ["BENCH_QUEUE"], **_options)
 def noop(number: int) -> int:
     ledger.mark(number)
     return number
