@@ -76,11 +76,8 @@ class BeatNode:
             try:
                 with self.service.app.connection_for_read() as connection:
                     self._serve(connection)
-            except Exception as exc:
-                # The broker's client library raises what it likes; beat itself must not notice.
-                logger.warning(
-                    "beat: remote control is away (%r), back in %s seconds", exc, RECONNECT_SECONDS
-                )
+            except Exception as exc:  # noqa: BLE001 - broker clients raise what they like; beat goes on
+                logger.warning("beat: no remote control for %s seconds: %r", RECONNECT_SECONDS, exc)
                 self._stopping.wait(RECONNECT_SECONDS)
 
     def _serve(self, connection: Any) -> None:

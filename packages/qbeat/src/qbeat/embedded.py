@@ -6,8 +6,6 @@ import signal
 import threading
 from typing import Any, Protocol
 
-from billiard.context import Process
-
 from qbeat.service import Service
 from qcore import signals
 
@@ -50,6 +48,8 @@ class ProcessBeat:
     """Beat in a child process, which ends with the worker."""
 
     def __init__(self, service: Service) -> None:
+
+        from billiard.context import Process  # heavy, and `from qbeat import crontab` needs none of it
 
         self.service = service
         self._process: Any = Process(target=_run_in_child, args=(service,), name="Beat")

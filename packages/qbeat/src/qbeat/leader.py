@@ -18,6 +18,9 @@ class Leader(Protocol):
     def acquire(self) -> bool:
         """Try to lead, or confirm that this beat still does; false when another one leads."""
 
+    def holds(self) -> bool:
+        """Whether this beat may send now; asks nobody, as it is called before each send."""
+
     def release(self) -> None:
         """Let another one lead."""
 
@@ -65,6 +68,10 @@ class FileLeader:
         file.flush()
         self._file = file
         return True
+
+    def holds(self) -> bool:
+        """Whether the file is locked by this beat."""
+        return self._file is not None
 
     def release(self) -> None:
         """Unlock the file."""

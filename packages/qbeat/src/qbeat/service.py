@@ -66,8 +66,14 @@ class Service:
 
     def get_scheduler(self, lazy: bool = False) -> Scheduler:
         """A new scheduler."""
+        # Schedulers from elsewhere may know nothing of claims; those that elect a leader do.
+        claim: dict[str, Any] = {"claim": self.leader} if self.leader is not None else {}
         return self.scheduler_cls(
-            self.app, max_interval=self.max_interval, lazy=lazy, schedule_filename=self.schedule_filename
+            self.app,
+            max_interval=self.max_interval,
+            lazy=lazy,
+            schedule_filename=self.schedule_filename,
+            **claim,
         )
 
     # -- running

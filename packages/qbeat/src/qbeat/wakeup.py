@@ -14,21 +14,21 @@ _LONGEST_SLEEP_SECONDS = 86_400.0
 
 
 class Wakeup:
-    """Once `set`, every `wait` returns at once."""
+    """Once `set`, every `wait` returns at once. One thread may wait at a time."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
         self._is_set = False
+        self._writer: socket.socket | None = None
 
     def set(self) -> None:
-        """End all waits, the present ones and those to come; safe in a signal handler."""
+        """End the wait, the present one and those to come; safe in a signal handler."""
         self._is_set = True
-        try:
-            self._writer.send(b"!")
-        except OSError:
-            pass  # full or closed: whoever waits is awake anyway
+        writer = self._writer
+        if writer is not None:
+            try:
+                writer.send(b"!")
+            except OSError:
+                pass  # full or closed: whoever waited is awake anyway
 
     @property
     def is_set(self) -> bool:
@@ -38,14 +38,13 @@ class Wakeup:
     def wait(self, seconds: float) -> bool:
         """Sleep for `seconds`, or until `set`; returns whether it is set."""
         deadline = time.monotonic() + min(seconds, _LONGEST_SLEEP_SECONDS)
-        while not self._is_set:
-            left = deadline - time.monotonic()
-            if left <= 0 or self._reader.fileno() < 0:
-                break
-            select.select([self._reader], [], [], left)
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        with reader, writer:
+            self._writer = writer  # from here on a `set` leaves a byte, so none can slip in before select
+            try:
+                while not self._is_set and (left := deadline - time.monotonic()) > 0:
+                    select.select([reader], [], [], left)
+            finally:
+                self._writer = None
         return self._is_set
-
-    def close(self) -> None:
-        """Let go of the sockets."""
-        self._reader.close()
-        self._writer.close()

@@ -3,7 +3,8 @@
 Life of a run: the entry's time comes; its message is sent; only then does the entry move on to its next time.
 When the broker is away, the entry stays due and is tried again, first after a second, then less and less
 often; all tries of one run carry one task id. When it comes back, an entry that missed several runs is sent
-once. An entry that cannot be sent for a reason of its own (arguments that do not encode) is logged and moves on.
+once. An entry that cannot be sent for a reason of its own (arguments that do not encode) is logged and moves
+on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from qbeat.entries import from_config, make_entry
 from qbeat.entry import ScheduleEntry
 from qbeat.entry_dict import EntryDict
 from qbeat.errors import BrokerAwayError, SchedulingError
+from qbeat.leader import Leader
 from qbeat.schedules import crontab
 from qcore.times import make_aware
 
@@ -46,6 +48,7 @@ class Scheduler:
         max_interval: Longest sleep in seconds; else the setting `beat_max_loop_interval`, else five minutes.
         lazy: Leave the schedule empty, for looking at the scheduler only.
         sync_every_tasks: Sync after so many sent tasks; else the setting `beat_sync_every`; 0: by time only.
+        claim: Says, before each send, whether this beat still leads.
 
     Raises:
         ImproperlyConfigured: An entry of `beat_schedule` makes no sense.
@@ -62,9 +65,11 @@ class Scheduler:
         max_interval: float | None = None,
         lazy: bool = False,
         sync_every_tasks: int | None = None,
+        claim: Leader | None = None,
         **options: Any,
     ) -> None:
         self.app = app
+        self.claim = claim
         self.data: MutableMapping[str, ScheduleEntry] = EntryDict() if schedule is None else schedule
         self.max_interval = max_interval or app.conf.beat_max_loop_interval or self.max_interval
         self.sync_every_tasks = app.conf.beat_sync_every if sync_every_tasks is None else sync_every_tasks
@@ -154,6 +159,8 @@ class Scheduler:
             ahead = first.when - self._timestamp()
             if ahead > 0:
                 return min(ahead, self.max_interval)
+            if self.claim is not None and not self.claim.holds():
+                return 0.0
             queue.pop()
             try:
                 self._visit(queue, first.name)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from calendar import monthrange
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 
@@ -208,7 +208,9 @@ class crontab(BaseSchedule):
 def _given(spec: Spec | None) -> Spec:
     if spec is None:
         return "*"
-    return spec if isinstance(spec, (int, str)) else sorted(spec)
+    if isinstance(spec, (set, frozenset)) and all(isinstance(number, int) for number in spec):
+        return sorted(spec)
+    return spec if isinstance(spec, (int, str)) or not isinstance(spec, Iterable) else list(spec)
 
 
 def _shown(spec: Spec) -> str:
