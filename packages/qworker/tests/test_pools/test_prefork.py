@@ -240,7 +240,7 @@ def test_sudden_death_everywhere_leaves_every_job_with_one_end(tmp_path: Path):
             driver.pool.poll(0.05)
             if random.random() < 0.05:
                 children = [*driver.pool._crew.everyone()]  # type: ignore[attr-defined]
-                os.kill(random.choice(children).pid, signal.SIGKILL)
+                random.choice(children).kill(signal.SIGKILL)
             if len(driver.log.finals) > finals:
                 finals, last_end = len(driver.log.finals), time.monotonic()
             assert time.monotonic() - last_end < 5, "stalled"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 from collections.abc import Callable
 from enum import Enum
@@ -40,6 +41,8 @@ class Child:
     process: Any
     socket: socket.socket
     death_fd: int
+    """Readable when the process has ended: a pidfd, or the sentinel of its `Process`."""
+    has_pidfd: bool
     cell: Cell
     state: State = State.STARTING
     in_flight: dict[int, Work] = field(factory=dict)
@@ -161,11 +164,17 @@ class Child:
         self.settled = False
 
     def kill(self, signum: int) -> None:
-        if self.state is not State.DEAD:
-            try:
+        """Send a signal; nothing happens if it has ended."""
+        if self.state is State.DEAD:
+            return
+        try:
+            if self.has_pidfd:
+                # Exact, also when someone else has reaped it and its number was given away again.
+                signal.pidfd_send_signal(self.death_fd, signum)
+            else:
                 os.kill(self.pid, signum)
-            except ProcessLookupError:
-                pass
+        except ProcessLookupError:
+            pass
 
     def exitcode(self) -> int | None:
         """Negative = signal; None if it still runs, or if someone else has reaped it."""
@@ -246,12 +255,13 @@ def fork_child(
         raise
     theirs.close()
     ours.setblocking(False)
-    return Child(index, process.pid, process, ours, _death_descriptor(process), cell)
+    death_fd, has_pidfd = _death_descriptor(process)
+    return Child(index, process.pid, process, ours, death_fd, has_pidfd, cell)
 
 
-def _death_descriptor(process: Any) -> int:
-    """Readable when the process has ended, also while grandchildren hold its sockets."""
+def _death_descriptor(process: Any) -> tuple[int, bool]:
+    """A descriptor, and whether it is a pidfd: grandchildren that hold sockets do not deceive that one."""
     try:
-        return os.pidfd_open(process.pid)
+        return os.pidfd_open(process.pid), True
     except (AttributeError, OSError):
-        return os.dup(process.sentinel)
+        return os.dup(process.sentinel), False
