@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qbeat.redis_leader import RedisLeader, RedisRuns
+from qbeat.redis_leader import LEASE_SECONDS, RedisLeader, RedisRuns
 from qbeat.schedulers.persistent import PersistentScheduler, RunStore
 from qcore.errors import ImproperlyConfigured
 
@@ -21,10 +21,13 @@ class RedisScheduler(PersistentScheduler):
         ImproperlyConfigured: There is no URL of a Redis server.
     """
 
+    lease_seconds: float = LEASE_SECONDS
+    """How long a leader that vanished keeps the others waiting."""
+
     @classmethod
     def leader(cls, app: Any, schedule_filename: str | None = None) -> RedisLeader:
         """Of the beats of one app and one Redis, one leads and the others stand by."""
-        return RedisLeader(_url(app, schedule_filename), f"qbeat:{app.main or 'app'}")
+        return RedisLeader(_url(app, schedule_filename), f"qbeat:{app.main or 'app'}", cls.lease_seconds)
 
     def open_store(self) -> RunStore:
         """The runs in Redis."""
