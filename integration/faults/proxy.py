@@ -30,6 +30,8 @@ class Proxy:
         self._peers: dict[socket.socket, socket.socket] = {}
         self._frozen = threading.Event()
         self._refusing = False
+        self._holding = False
+        self._held: list[tuple[socket.socket, bytes]] = []
         self._closing = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -55,8 +57,18 @@ class Proxy:
     def freeze(self) -> None:
         self._frozen.set()
 
+    def hold_replies(self) -> None:
+        """Carry commands to the server, and keep its replies back until `thaw`."""
+        self._holding = True
+
     def thaw(self) -> None:
         self._frozen.clear()
+        self._holding = False
+        with self._lock:
+            held, self._held = self._held, []
+            for end, data in held:
+                if end in self._peers:
+                    end.sendall(data)
 
     def cut(self) -> None:
         with self._lock:
@@ -107,10 +119,12 @@ class Proxy:
         other = self._peers[end]
         try:
             data = end.recv(1 << 16)
-            if data:
+            to_server = other.getpeername()[1] == self._target[1]
+            if data and self._holding and not to_server:
+                self._held.append((other, data))
+            elif data:
                 other.sendall(data)
-                if other.getpeername()[1] == self._target[1]:
-                    self.bytes_to_server += len(data)
+                self.bytes_to_server += len(data) if to_server else 0
         except OSError:
             data = b""
         if not data:
