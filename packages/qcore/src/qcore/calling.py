@@ -104,7 +104,7 @@ class Caller:
             self._inherit_stamps(options, parent.request)
         task_id = task_id or str(uuid4())
         options = (router or app.amqp.router).route(options, route_name or name, args, kwargs, task)
-        eta_text, eta_timestamp = _absolute_eta(countdown, eta, conf)
+        eta_text = _absolute_eta(countdown, eta, conf)
         expires_text, expiration = _absolute_expiry(expires, conf)
         ignore_result = options.get("ignore_result")
         if ignore_result is None and task is not None:
@@ -140,7 +140,7 @@ class Caller:
         reply_to = options.get("reply_to") or app.oid
         if not ignore_result:
             app.backend.on_send(task_id)
-        self._publish(message, options, reply_to, expiration, eta_timestamp, producer, connection)
+        self._publish(message, options, reply_to, expiration, producer, connection)
         result = (options.get("result_cls") or app.AsyncResult)(task_id)
         result.ignored = bool(ignore_result)
         if add_to_parent and parent is not None and parent.request is not None:
@@ -176,12 +176,11 @@ class Caller:
         options: dict[str, Any],
         reply_to: str,
         expiration: str | None,
-        eta_timestamp: float | None,
         producer: Any,
         connection: Any,
     ) -> None:
         amqp = self.app.amqp
-        prepared = self.prepare(message, options, reply_to, expiration, eta_timestamp)
+        prepared = self.prepare(message, options, reply_to, expiration)
         if signals.before_task_publish.receivers:
             self._announce(signals.before_task_publish, message, prepared, options)
         policy: PublishPolicy = amqp.producer.policy.merged(options.get("retry"), options.get("retry_policy"))
@@ -198,7 +197,6 @@ class Caller:
         options: dict[str, Any],
         reply_to: str = "",
         expiration: str | None = None,
-        eta_timestamp: float | None = None,
     ) -> Prepared:
         """Encode `message` and look up its address."""
         conf, amqp = self.app.conf, self.app.amqp
@@ -240,7 +238,6 @@ class Caller:
             exchange=address.exchange,
             routing_key=address.routing_key,
             queue=address.queue,
-            eta_timestamp=eta_timestamp,
             options={a: options[a] for a in _PUBLISH_ARGUMENTS if a in options},
         )
 
@@ -315,10 +312,8 @@ def _checked_priority(priority: Any) -> int:
     return priority
 
 
-def _absolute_eta(
-    countdown: float | timedelta | None, eta: datetime | str | None, conf: Any
-) -> tuple[str | None, float | None]:
-    """ISO text and epoch seconds of the earliest start; both None for at once."""
+def _absolute_eta(countdown: float | timedelta | None, eta: datetime | str | None, conf: Any) -> str | None:
+    """ISO text of the earliest start; None for at once."""
     if countdown:
         seconds = countdown.total_seconds() if isinstance(countdown, timedelta) else float(countdown)
         if seconds < _EARLIEST_COUNTDOWN:
@@ -330,8 +325,8 @@ def _absolute_eta(
     elif eta is not None:
         moment = _moment(eta, conf)
     else:
-        return None, None
-    return moment.isoformat(), moment.timestamp()
+        return None
+    return moment.isoformat()
 
 
 def _absolute_expiry(expires: Any, conf: Any) -> tuple[str | None, str | None]:

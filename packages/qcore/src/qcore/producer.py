@@ -38,8 +38,6 @@ class Prepared:
     routing_key: str
     queue: Any = None
     """The kombu Queue to declare first; None when the address was given by hand."""
-    eta_timestamp: float | None = None
-    """Epoch seconds; a broker that supports delays keeps the message until then."""
     options: dict[str, Any] = field(factory=dict)
     """Further arguments of the channel's `basic_publish` (`mandatory`, …)."""
 
@@ -121,16 +119,13 @@ class Link:
             flush()
 
     def encode(self, message: Prepared) -> Any:
-        properties = dict(message.properties)
-        if message.eta_timestamp is not None and getattr(self.channel, "supports_delay", False):
-            properties["eta_timestamp"] = message.eta_timestamp
         return self.channel.prepare_message(
             message.body,
             priority=message.priority,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
             headers=message.headers,
-            properties=properties,
+            properties=dict(message.properties),
         )
 
     def declare(self, queue: Any) -> None:
