@@ -14,8 +14,9 @@ from kombu.transport import base
 from qbrokers.batching import Publication
 
 from .codec import decode, encode
-from .session import Session, Subscription
-from .store import Addressed, Claim
+from .messages import Addressed, Claim
+from .session import Session
+from .sharing import Subscription
 
 _EXCHANGE_TYPES = ("direct", "topic", "fanout")
 
@@ -34,7 +35,7 @@ class Channel(base.StdChannel):
         self.closed = False
         self.prefetch_count = 0
         self._unacked: dict[int, int] = {}
-        self._queues: dict[str, str] = {}
+        self._tags: set[str] = set()
 
     # -- exchanges and queues
 
@@ -178,13 +179,16 @@ class Channel(base.StdChannel):
     ) -> str:
         """Have `callback` called with every message of a queue; return the consumer's tag."""
         tag = consumer_tag or f"ctag-{uuid.uuid4()}"
-        self._queues[tag] = queue
-        self.connection.subscribe(lambda id: Subscription(tag, id, bool(no_ack), callback, self), tag, queue)
+        self._tags.add(tag)
+        self.connection.subscribe(
+            lambda id: Subscription(tag, queue, id, bool(no_ack), callback, self), tag, queue
+        )
         return tag
 
     def basic_cancel(self, consumer_tag: str, **_: Any) -> None:
         """Stop a consumer. Messages that it has seen stay its own until they are acknowledged."""
-        if self._queues.pop(consumer_tag, None) is not None:
+        if consumer_tag in self._tags:
+            self._tags.remove(consumer_tag)
             self.connection.unsubscribe(consumer_tag)
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> KombuMessage | None:
@@ -247,7 +251,7 @@ class Channel(base.StdChannel):
             return
         self.closed = True
         try:
-            for tag in list(self._queues):
+            for tag in list(self._tags):
                 self.basic_cancel(tag)
             self.basic_recover()
         finally:
@@ -262,10 +266,6 @@ class Channel(base.StdChannel):
             return self.connection.options.batch_size
         return self.prefetch_count - len(self._unacked)
 
-    def queue_of(self, tag: str) -> str:
-        """The queue that a consumer takes from."""
-        return self._queues.get(tag, "")
-
     def remember(self, tag: int, message_id: int) -> None:
         """Note an unacknowledged message."""
         self._unacked[tag] = message_id
@@ -277,7 +277,7 @@ class Channel(base.StdChannel):
     def forget_all(self) -> None:
         """Consumers and messages belong to another process."""
         self._unacked.clear()
-        self._queues.clear()
+        self._tags.clear()
 
     def make_message(self, claim: Claim, tag: int, consumer_tag: str) -> KombuMessage:
         """Build what a consumer gets."""

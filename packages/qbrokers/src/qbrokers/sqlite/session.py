@@ -10,17 +10,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
-from qbrokers.errors import BrokerUnavailable, DatabaseFull, DatabaseLocked, LeaseLost, QBrokersError
+from qbrokers.errors import BrokerUnavailable, LeaseLost, QBrokersError
 
 from . import forks
 from .keeper import Keeper
+from .loop import LoopLink
+from .messages import Claim, Settlement, Wish
 from .options import Options
 from .peers import Peer
-from .store import Claim, Settlement, Store, Wish
+from .sharing import Delivery, Subscription, shares
+from .store import Store
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -29,25 +30,6 @@ logger = logging.getLogger(__name__)
 
 _TIDY_SECONDS = 5.0
 _POLL_WITHOUT_PIPES_SECONDS = 0.05
-
-
-@frozen(eq=False)
-class Subscription:
-    """One consumer of a queue."""
-
-    tag: str
-    queue_id: int
-    no_ack: bool
-    callback: Callable[[Any], object]
-    channel: Channel
-
-
-class Delivery(NamedTuple):
-    """A claimed message that waits for its consumer to be called."""
-
-    subscription: Subscription
-    tag: int
-    claim: Claim
 
 
 class Session:
@@ -83,11 +65,10 @@ class Session:
         self._untouched: list[int] = []
         self._peer: Peer | None = None
         self._keeper: Keeper | None = None
-        self._hub: Any = None
+        self._loop: LoopLink | None = None
         self._maybe_ready = True
         self._next_due: float | None = None
         self._lost = False
-        self._troubled = False
         self._beat_at = self._tidy_at = self._rescue_at = self._poll_at = 0.0
         self._turn = 0
 
@@ -178,7 +159,7 @@ class Session:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._deliver_one():
             self._hear()
-            if self._fetch():
+            if self.fetch():
                 continue
             seconds = self.options.poll_seconds
             if deadline is not None:
@@ -204,10 +185,13 @@ class Session:
             if not self._inbox:
                 return False
             subscription, tag, claim = self._inbox.popleft()
+            if subscription.no_ack:
+                # Only now: what nobody has seen when the consumer leaves goes back to the queue.
+                self._done.append(claim.id)
         subscription.callback(subscription.channel.make_message(claim, tag, subscription.tag))
         return True
 
-    def _fetch(self) -> bool:
+    def fetch(self) -> bool:
         """Write what is settled, claim what fits; return whether there is something to deliver."""
         self._check_process()
         if not self.usable:
@@ -251,30 +235,9 @@ class Session:
         wishes = {}
         for channel in self.channels:
             mine = [s for s in wanting if s.channel is channel and s.queue_id in ready]
-            wishes.update(self._shares(mine, channel.room()))
-        return wishes
-
-    def _shares(self, subscriptions: list[Subscription], room: int) -> dict[Subscription, Wish]:
-        batch = self.options.batch_size
-        wishes = {s: Wish(s.queue_id, batch, True) for s in subscriptions if s.no_ack}
-        counted = [s for s in subscriptions if not s.no_ack]
-        if counted and room > 0:
-            counted = self._in_order(counted)
-            each, rest = divmod(room, len(counted))
-            for position, subscription in enumerate(counted):
-                limit = min(each + (position < rest), batch)
-                if limit:
-                    wishes[subscription] = Wish(subscription.queue_id, limit, False)
-        return wishes
-
-    def _in_order(self, subscriptions: list[Subscription]) -> list[Subscription]:
-        if self.options.queue_order_strategy == "sorted":
-            return [min(subscriptions, key=lambda s: s.channel.queue_of(s.tag))]
-        if self.options.queue_order_strategy == "priority":
-            return subscriptions[:1]
+            wishes.update(shares(mine, channel.room(), self.options, self._turn))
         self._turn += 1
-        turn = self._turn % len(subscriptions)
-        return subscriptions[turn:] + subscriptions[:turn]
+        return wishes
 
     def _expect(self, due: float | None) -> None:
         if due is not None and (self._next_due is None or due < self._next_due) and self._keeper is not None:
@@ -285,54 +248,25 @@ class Session:
 
     def register(self, hub: Any) -> None:
         """Let a kombu hub call this connection when messages arrive."""
-        peer = self._joined()
-        if self._hub is hub:
-            return
-        self.unregister()
-        self._hub = hub
-        hub.add_reader(peer.waiter.fileno(), self._on_readable)
-        hub.on_tick.add(self._on_tick)
-        peer.waiter.wake()
+        waiter = self._joined().waiter
+        if self._loop is None or self._loop.hub is not hub:
+            self.unregister()
+            self._loop = LoopLink(hub, waiter, self)
 
     def unregister(self) -> None:
         """Undo `register`."""
-        hub, self._hub = self._hub, None
-        if hub is not None:
-            hub.on_tick.discard(self._on_tick)
-            if self._peer is not None:
-                hub.remove_reader(self._peer.waiter.fileno())
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.close()
 
-    def _on_readable(self) -> None:
+    def deliver_all(self) -> None:
+        """Give out what has been claimed and what can be claimed now."""
         self._hear()
         if not self._inbox:
-            self._try_fetch()
+            self.fetch()
         for _ in range(len(self._inbox)):
             if not self._deliver_one():
                 break
-
-    def _on_tick(self) -> None:
-        """End of a turn of the loop, before it sleeps: one transaction for all that was settled in it."""
-        if self._try_fetch() and self._peer is not None:
-            # Delivered after the loop has looked at its other descriptors.
-            self._peer.waiter.wake()
-
-    def _try_fetch(self) -> bool:
-        """`_fetch`, but sit out a lock or a full disk: nothing is lost by waiting."""
-        try:
-            found = self._fetch()
-        except (DatabaseLocked, DatabaseFull) as error:
-            if not self._troubled:
-                self._troubled = True
-                logger.warning(
-                    "%s. Acknowledgements are kept and written as soon as that works again; until then "
-                    "no new messages are taken.",
-                    error,
-                )
-            return False
-        if self._troubled:
-            self._troubled = False
-            logger.info("The SQLite broker %s works again.", self.options.path)
-        return found
 
     # -- the owner of the messages
 
@@ -413,7 +347,7 @@ class Session:
         self.store.close()
 
     def _leave(self, peer: Peer) -> None:
-        self._untouched += [d.claim.id for d in self._inbox if not d.subscription.no_ack]
+        self._untouched += [delivery.claim.id for delivery in self._inbox]
         left = False
         try:
             self.store.leave(peer.id, Settlement(self._done, self._returned, self._untouched))
@@ -451,7 +385,7 @@ def _abandoner(store: Store, peer: Peer) -> Callable[[], None]:
     def abandoned() -> None:
         left = False
         try:
-            store.leave(peer.id)
+            store.leave(peer.id, Settlement())
             left = True
         except QBrokersError as error:
             logger.warning("Could not return the messages of a connection that was never closed: %s", error)

@@ -6,10 +6,8 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from amqp.exceptions import NotFound, PreconditionFailed
-from attrs import frozen
 
 from qbrokers.batching import DEAD_LETTER_REASON_HEADER, DEAD_LETTER_SUFFIX
 from qbrokers.errors import LeaseLost
@@ -17,82 +15,10 @@ from qbrokers.errors import LeaseLost
 from . import peers, topology
 from .codec import Row, with_header
 from .database import Database
+from .messages import Addressed, Claim, Settlement, Wish, claim, drop_expired, put, settle
 from .options import Options
 from .topology import Topology
 from .wakeup import Bells
-
-_PUT_MESSAGE = "INSERT INTO message (id, queue_id, rank, expires, head, body) VALUES (?, ?, ?, ?, ?, ?)"
-_PUT_READY = "INSERT INTO ready (queue_id, rank, id, deliveries) VALUES (?, ?, ?, 0)"
-_PUT_DELAYED = "INSERT INTO delayed (queue_id, due, id, rank) VALUES (?, ?, ?, ?)"
-_DUE = (
-    "INSERT INTO ready (queue_id, rank, id, deliveries)"
-    " SELECT queue_id, rank, id, 0 FROM delayed WHERE queue_id = ? AND due <= ?"
-)
-_NOT_DELAYED = "DELETE FROM delayed WHERE queue_id = ? AND due <= ?"
-_NEXT = (
-    "SELECT r.rank, r.id, r.deliveries, m.expires, m.head, m.body"
-    " FROM ready r JOIN message m ON m.id = r.id WHERE r.queue_id = ? ORDER BY r.rank, r.id LIMIT ?"
-)
-_NOT_READY = "DELETE FROM ready WHERE queue_id = ? AND rank = ? AND id = ?"
-_CLAIM = "INSERT INTO claimed (id, owner_id, queue_id, rank, deliveries) VALUES (?, ?, ?, ?, ?)"
-_DROP_MESSAGE = "DELETE FROM message WHERE id = ?"
-_DROP_OWN_MESSAGE = (
-    "DELETE FROM message WHERE id = ?"
-    " AND EXISTS (SELECT 1 FROM claimed c WHERE c.id = message.id AND c.owner_id = ?)"
-)
-_DROP_CLAIM = "DELETE FROM claimed WHERE id = ? AND owner_id = ?"
-_RETURN = (
-    "INSERT INTO ready (queue_id, rank, id, deliveries)"
-    " SELECT queue_id, rank, id, deliveries - ? FROM claimed WHERE id = ? AND owner_id = ?"
-)
-_EXPIRED = (
-    "SELECT m.id, m.queue_id, m.rank FROM message m WHERE m.expires < ?"
-    " AND NOT EXISTS (SELECT 1 FROM claimed c WHERE c.id = m.id) LIMIT 1000"
-)
-
-
-class Claim(NamedTuple):
-    """A message that this owner has now."""
-
-    id: int
-    queue_id: int
-    earlier_deliveries: int
-    head: str
-    body: bytes
-
-
-class Wish(NamedTuple):
-    """How many messages a consumer can take from a queue."""
-
-    queue_id: int
-    limit: int
-    no_ack: bool
-
-
-class Addressed(NamedTuple):
-    """A row and where it goes."""
-
-    row: Row
-    exchange: str
-    routing_key: str
-
-
-@frozen
-class Settlement:
-    """What became of claimed messages.
-
-    Attributes:
-        done: Ids of messages to delete (acknowledged, or rejected for good).
-        returned: Ids of delivered messages to put back.
-        untouched: Ids of messages to put back that nobody has seen: this was no delivery.
-    """
-
-    done: Sequence[int] = ()
-    returned: Sequence[int] = ()
-    untouched: Sequence[int] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.done or self.returned or self.untouched)
 
 
 class Store:
@@ -228,25 +154,15 @@ class Store:
         self._fresh(connection)
         (first,) = connection.execute("SELECT next_message FROM counter").fetchone()
         now = time.time()
-        bodies, ready, delayed = [], [], []
-        queue_ids: set[int] = set()
-        id = first
+        placed: list[tuple[Row, int, float | None]] = []
         for row, exchange, routing_key in messages:
             for queue_id in self._targets(connection, exchange, routing_key):
                 ttl = self._topology.ttls.get(queue_id)
                 expires = row.expires if ttl is None else min(row.expires or now + ttl, now + ttl)
-                bodies.append((id, queue_id, row.rank, expires, row.head, row.body))
-                if row.due > now:
-                    delayed.append((queue_id, row.due, id, row.rank))
-                else:
-                    ready.append((queue_id, row.rank, id))
-                queue_ids.add(queue_id)
-                id += 1
-        connection.executemany(_PUT_MESSAGE, bodies)
-        connection.executemany(_PUT_READY, ready)
-        connection.executemany(_PUT_DELAYED, delayed)
-        connection.execute("UPDATE counter SET next_message = ?", (id,))
-        return self._topology.tokens(queue_ids)
+                placed.append((row, queue_id, expires))
+        put(connection, first, placed)
+        connection.execute("UPDATE counter SET next_message = ?", (first + len(placed),))
+        return self._topology.tokens({queue_id for _, queue_id, _ in placed})
 
     def _targets(self, connection: sqlite3.Connection, exchange: str, routing_key: str) -> Sequence[int]:
         if exchange:
@@ -296,9 +212,9 @@ class Store:
             if not connection.execute("UPDATE owner SET beat = beat + 1 WHERE id = ?", (owner_id,)).rowcount:
                 raise LeaseLost(self.options.path)
             if settlement:
-                queue_ids = _settle(connection, owner_id, settlement)
+                queue_ids = settle(connection, owner_id, settlement)
             now = time.time()
-            claims = [_claim(connection, owner_id, wish, now) for wish in wishes]
+            claims = [claim(connection, owner_id, wish, now) for wish in wishes]
             tokens = self._fresh(connection).tokens(queue_ids)
         self._bells.ring(tokens)
         return claims
@@ -318,7 +234,7 @@ class Store:
             head, body, name = found
             row = Row(0, 0.0, None, with_header(head, DEAD_LETTER_REASON_HEADER, reason), body)
             tokens = self._put_all(connection, [Addressed(row, "", name + DEAD_LETTER_SUFFIX)])
-            _settle(connection, owner_id, Settlement(done=[message_id]))
+            settle(connection, owner_id, Settlement(done=[message_id]))
         self._bells.ring(tokens)
 
     # -- owners
@@ -328,13 +244,17 @@ class Store:
         with self._transaction() as connection:
             peer.register(connection, self.options.lease_seconds)
             known = {token for (token,) in connection.execute("SELECT token FROM owner")}
-        peers.remove_orphans(self.directory, known)
+        try:
+            peers.remove_orphans(self.directory, known)
+        except OSError:
+            # Files of the dead do no harm.
+            pass
         self.rescue()
 
-    def leave(self, owner_id: int, settlement: Settlement = Settlement()) -> None:
+    def leave(self, owner_id: int, settlement: Settlement) -> None:
         """Settle, return all other messages of the owner and delete the owner."""
         with self._transaction() as connection:
-            queue_ids = _settle(connection, owner_id, settlement)
+            queue_ids = settle(connection, owner_id, settlement)
             queue_ids += peers.release(connection, owner_id)
             tokens = self._fresh(connection).tokens(queue_ids)
         self._bells.ring(tokens)
@@ -370,7 +290,7 @@ class Store:
         owners = self.database.read("SELECT id, token, lease_seconds, beat FROM owner")
         lost = self._watch.lost(owners)
         for id, token in lost:
-            self.leave(id)
+            self.leave(id, Settlement())
             if peers.is_dead(self.directory, token):
                 peers.remove_files(self.directory, token)
         return len(lost)
@@ -379,7 +299,7 @@ class Store:
         """Drop expired messages and abandoned queues, give free pages back to the file system."""
         if self.database.read("SELECT 1 FROM message WHERE expires < ? LIMIT 1", (time.time(),)):
             with self._transaction() as connection:
-                _drop_expired(connection)
+                drop_expired(connection)
         expirable = "SELECT 1 FROM queue WHERE used + expires_seconds < ? LIMIT 1"
         if self.database.read(expirable, (time.time(),)):
             with self._transaction() as connection:
@@ -424,46 +344,3 @@ def _route(known: Topology, exchange: str, routing_key: str) -> list[int]:
         return known.route(exchange, routing_key)
     except KeyError:
         raise NotFound(f"no exchange {exchange!r}: declare it before publishing to it") from None
-
-
-def _claim(connection: sqlite3.Connection, owner_id: int, wish: Wish, now: float) -> list[Claim]:
-    queue_id = wish.queue_id
-    if connection.execute(_DUE, (queue_id, now)).rowcount:
-        connection.execute(_NOT_DELAYED, (queue_id, now))
-    claims, taken, expired, claimed = [], [], [], []
-    for rank, id, deliveries, expires, head, body in connection.execute(_NEXT, (queue_id, wish.limit)):
-        taken.append((queue_id, rank, id))
-        if expires is not None and expires <= now:
-            expired.append((id,))
-            continue
-        claims.append(Claim(id, queue_id, deliveries, head, body))
-        claimed.append((id, owner_id, queue_id, rank, deliveries + 1))
-    connection.executemany(_NOT_READY, taken)
-    if wish.no_ack:
-        expired.extend((claim.id,) for claim in claims)
-    else:
-        connection.executemany(_CLAIM, claimed)
-    connection.executemany(_DROP_MESSAGE, expired)
-    return claims
-
-
-def _settle(connection: sqlite3.Connection, owner_id: int, settlement: Settlement) -> list[int]:
-    done = [(id, owner_id) for id in settlement.done]
-    connection.executemany(_DROP_OWN_MESSAGE, done)
-    connection.executemany(_DROP_CLAIM, done)
-    queue_ids: list[int] = []
-    for uncounted, ids in ((0, settlement.returned), (1, settlement.untouched)):
-        for id in ids:
-            queue_ids += [
-                q for (q,) in connection.execute("SELECT queue_id FROM claimed WHERE id = ?", (id,))
-            ]
-            connection.execute(_RETURN, (uncounted, id, owner_id))
-            connection.execute(_DROP_CLAIM, (id, owner_id))
-    return queue_ids
-
-
-def _drop_expired(connection: sqlite3.Connection) -> None:
-    for id, queue_id, rank in connection.execute(_EXPIRED, (time.time(),)).fetchall():
-        connection.execute(_NOT_READY, (queue_id, rank, id))
-        connection.execute("DELETE FROM delayed WHERE queue_id = ? AND id = ?", (queue_id, id))
-        connection.execute(_DROP_MESSAGE, (id,))
