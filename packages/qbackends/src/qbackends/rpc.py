@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from attrs import define, field, frozen
 
@@ -92,7 +92,7 @@ class RPCBackend(BaseBackend):
             for reply in writes
         ]
         try:
-            self.app.amqp.producer.publish_now(messages)
+            cast(Any, self.app).amqp.producer.publish_now(messages)
         except kombu("kombu.exceptions").OperationalError as exc:
             raise BackendStoreError(f"results cannot be sent to their clients: {exc}") from exc
 
@@ -206,7 +206,8 @@ class RPCBackend(BaseBackend):
         if on_interval is not None:
             on_interval()
         share = left / len(readers)
-        if not any([reader.read(share, waiter.records) for reader in readers]):
+        have_read = [reader.read(share, waiter.records) for reader in readers]
+        if not any(have_read):
             waiter.event.wait(left)  # other threads are reading for us
             waiter.event.clear()
 

@@ -135,16 +135,21 @@ class BaseBackend(Backend):
         # Held while writing, so that a flush of another thread, which may have left its writes to this one,
         # returns only when they are durable.
         with self._flush_lock:
+            while self._flush_once():
+                pass  # the end of a chord writes too
+
+    def _flush_once(self) -> bool:
+        with self._buffer_lock:
+            writes, self._buffer = self._buffer, []
+        if not writes:
+            return False
+        try:
+            self._write(writes)
+        except BackendStoreError:
             with self._buffer_lock:
-                writes, self._buffer = self._buffer, []
-            if not writes:
-                return
-            try:
-                self._write(writes)
-            except BackendStoreError:
-                with self._buffer_lock:
-                    self._buffer[:0] = writes
-                raise
+                self._buffer[:0] = writes
+            raise
+        return True
 
     def _flush_lock_held(self) -> bool:
         if self._flush_lock.acquire(blocking=False):

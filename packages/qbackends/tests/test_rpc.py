@@ -1,0 +1,5 @@
+from qbackends.testing import RPCTests
+
+
+class TestOverTheMemoryBroker(RPCTests):
+    pass
