@@ -164,7 +164,8 @@ def _plain_scheme(url: str, module: Any) -> str:
     scheme = module.scheme_of(url)
     if scheme is None or "." not in scheme:
         return url
-    return f"{scheme.rpartition('.')[2].lower()}{url[len(scheme) :]}"
+    class_name = scheme.replace(":", ".").rpartition(".")[2]
+    return f"{class_name.lower()}{url[len(scheme) :]}"
 
 
 def _strategy(strategy: Any) -> Any:

@@ -25,6 +25,7 @@ from qcore.utils.imports import symbol_by_name
 from qcore.utils.text import mask_url
 
 _GROUP = "qcore.brokers"
+_AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp", "librabbitmq"})
 _TLS_SCHEMES = frozenset({"rediss", "sentinels", "valkeys"})
 
 
@@ -72,6 +73,9 @@ class BrokerConnection(Connection):
         transport = params["transport"]
         if isinstance(transport, str):
             params["ssl"] = tls_default(transport, params["ssl"])
+            if transport in _AMQP_SCHEMES:
+                # kombu does the same, with a warning at each look at the URL.
+                params["hostname"] = params["hostname"] or "localhost"
             params["transport"] = self._transport_of(transport)
         super()._init_params(**params)
 

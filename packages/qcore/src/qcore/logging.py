@@ -14,7 +14,7 @@ from logging.handlers import WatchedFileHandler
 from typing import Any, TextIO, cast
 
 from qcore import signals
-from qcore.current import get_current_task
+from qcore.current import get_current_task, get_request
 from qcore.redirect import LoggingStream
 from qcore.utils.log import (
     BASE_LOGGER,
@@ -60,7 +60,7 @@ class TaskFormatter(ColorFormatter):
         fields = record.__dict__
         if "task_name" not in fields or "task_id" not in fields:
             task = get_current_task()
-            request = getattr(task, "request", None)
+            request = None if task is None else get_request(task)
             fields.setdefault("task_name", getattr(task, "name", None) or _NO_TASK)
             fields.setdefault("task_id", getattr(request, "id", None) or _NO_TASK)
         return super().format(record)
