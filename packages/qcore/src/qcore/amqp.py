@@ -49,18 +49,8 @@ class Codec:
         """Content type, content encoding and the encoded body."""
         return serialization.dumps(body, serializer)
 
-    def decode(
-        self,
-        data: bytes,
-        content_type: str,
-        encoding: str,
-        *,
-        compression: str | None = None,
-        accept: Any = ...,
-    ) -> Any:
+    def decode(self, data: bytes, content_type: str, encoding: str, *, accept: Any = ...) -> Any:
         """The body; raises `ContentDisallowed` or `DecodeError`."""
-        if compression:
-            data = serialization.decompress(data, compression)
         return serialization.loads(
             data, content_type, encoding, accept=self.accept if accept is ... else accept
         )
@@ -176,8 +166,13 @@ class AMQP:
 
         with self._lock:
             if self._dispatcher is None:
+                conf = self.app.conf
                 self._dispatcher = EventDispatcher(
-                    self.app.connection_for_write(), hostname=origin(), enabled=True
+                    self.app.connection_for_write(),
+                    hostname=origin(),
+                    serializer=conf.event_serializer,
+                    exchange=conf.event_exchange,
+                    clock=self.app.clock,
                 )
             return self._dispatcher
 

@@ -350,7 +350,7 @@ def _absolute_expiry(expires: Any, conf: Any) -> tuple[str | None, str | None]:
 def _moment(value: Any, conf: Any) -> datetime:
     try:
         moment = maybe_iso8601(value)
-    except ValueError:
+    except (TypeError, ValueError):
         moment = None
     if not isinstance(moment, datetime):
         raise ValueError(f"expected a datetime or ISO 8601 text, not {value!r}")

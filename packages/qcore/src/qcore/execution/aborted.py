@@ -70,9 +70,7 @@ def _stores(task: Any, request: Context) -> bool:
 def _request(app: Any, job: Job) -> Context:
     """The request, without arguments and workflow when the body cannot be decoded."""
     try:
-        payload = app.amqp.codec.decode(
-            job.body, job.content_type, job.content_encoding, compression=job.headers.get("compression")
-        )
+        payload = app.amqp.codec.decode(job.body, job.content_type, job.content_encoding)
         args, kwargs, embed = check_body(payload)
     except Exception as exc:  # noqa: BLE001 - the body may be the very thing that is broken
         logger.debug("the body of %s[%s] cannot be read: %s", job.name, job.id, exc)

@@ -78,9 +78,7 @@ def decode(run: Execution) -> None:
         MalformedMessage: it is not `[args, kwargs, embed]`.
     """
     job = run.job
-    payload = run.app.amqp.codec.decode(
-        job.body, job.content_type, job.content_encoding, compression=job.headers.get("compression")
-    )
+    payload = run.app.amqp.codec.decode(job.body, job.content_type, job.content_encoding)
     args, kwargs, embed = check_body(payload)
     run.request = request_of(job, args, kwargs, embed)
     prepare_stores(run)
