@@ -19,7 +19,7 @@ from qbrokers.redis.qos import QoS
 from qbrokers.redis.scripts import BIND
 from qbrokers.redis.session import Session
 from qbrokers.redis.settling import BACK, DELAY, FRONT, Settlement
-from qbrokers.redis.wire import CONNECTION_ERRORS, Command
+from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, Command
 
 logger = logging.getLogger(__name__)
 
@@ -265,7 +265,8 @@ class Channel(BaseChannel):  # type: ignore[misc]
             if taken is None:
                 return None
             raw, tag, server_time = taken
-            self.keeper.consuming(self.session, self, {self.keys.group(queue)})
+            if not no_ack:
+                self.keeper.consuming(self.session, self, {self.keys.group(queue)})
             message = self._open(queue, raw, None if no_ack else tag, server_time)
             if message is not None:
                 if not no_ack:
@@ -314,7 +315,7 @@ class Channel(BaseChannel):  # type: ignore[misc]
             return
         try:
             message = RedisMessage(messages.open_envelope(raw), self, raw=raw, queue=queue)
-        except (BadEnvelope, ValueError) as exc:
+        except messages.UNREADABLE as exc:
             logger.error("dropped a broadcast for %s that cannot be decoded: %s", queue, exc)
             return
         self._local_tags += 1
@@ -342,7 +343,7 @@ class Channel(BaseChannel):  # type: ignore[misc]
             if tag is not None and self._not_yet(queue, raw, tag, envelope, server_time):
                 return None
             return RedisMessage(envelope, self, tag=tag, raw=raw, queue=queue)
-        except (BadEnvelope, ValueError) as exc:
+        except messages.UNREADABLE as exc:
             self._put_aside_undecodable(queue, raw, tag, exc)
             return None
 
@@ -512,8 +513,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         try:
             if not self.session.lost:
                 self._close_in_order()
-        except CONNECTION_ERRORS as exc:
-            logger.info("the connection was lost while closing: %s", exc)
+        except (*CONNECTION_ERRORS, *CHANNEL_ERRORS) as exc:
+            logger.warning(
+                "closing did not finish: %s; what is held stays held, or goes back when it is dropped", exc
+            )
             self.session.lost = True
         self.closed = True
         self._close_after_loss()

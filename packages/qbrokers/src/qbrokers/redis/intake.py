@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 DELAYED_WAIT_SECONDS = 0.03
 """News of delayed messages alone are gathered for so long."""
 
+REFUSED_WAIT_SECONDS = 2.0
+
 Handler = Callable[[Any], None]
 
 
@@ -234,7 +236,14 @@ class Intake:
             if text.startswith("FENCED"):
                 self._session.revive()
                 return
-            raise reply
+            if isinstance(reply, CONNECTION_ERRORS):
+                raise reply
+            # No memory left, no permission, a key of another type: somebody has to act, and nothing was
+            # taken.
+            logger.error("the server refused to hand out messages: %s; trying again", reply)
+            claiming.armed = True
+            claiming.look_at = monotonic() + REFUSED_WAIT_SECONDS
+            return
         now = monotonic()
         server_time, next_due_ms = reply[0] / 1000, reply[1]
         taken = (len(reply) - 2) // 2
@@ -257,7 +266,6 @@ class Intake:
 
         Raises:
             redis.exceptions.ConnectionError: The connection is lost.
-            redis.exceptions.ResponseError: The server refused a claim.
         """
         try:
             items = self.wire.read_ready()

@@ -23,7 +23,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import ReferenceType, WeakSet, ref
 
 from qbrokers.redis import settling
@@ -42,6 +42,8 @@ OWNERS_LIFE_SECONDS = 7 * 86400
 STALE_INTERVAL_SECONDS = 60.0
 TICK_SECONDS = 0.25
 _BATCH = 100
+
+Item = TypeVar("Item")
 
 
 class Claim(NamedTuple):
@@ -204,6 +206,10 @@ class Keeper:
             except CHANNEL_ERRORS as exc:
                 failures += 1
                 logger.error("the server refused to renew leases: %s; trying again", exc)
+            except Exception:
+                # The leases of everything this process holds hang on this thread, so it must not end.
+                failures += 1
+                logger.exception("renewing leases failed; trying again")
 
     def _needed(self) -> bool:
         return bool(
@@ -238,9 +244,10 @@ class Keeper:
         """
         settlements = _drain(self._settlements)
         waiting: dict[Session, Settlement] = {}
-        for session in tuple(self._consuming):
-            head = session.settlements[0] if session.settlements else None
-            if head is None:
+        for session in self._snapshot(self._consuming):
+            try:
+                head = session.settlements[0]
+            except IndexError:
                 continue
             if self._waiting.get(session) is head:
                 settlements += session.take_settlements()
@@ -294,18 +301,22 @@ class Keeper:
                 if item[1] == group and item[2] == counted:
                     self._returns.remove(item)
 
+    def _snapshot(self, items: WeakSet[Item]) -> tuple[Item, ...]:
+        with self._lock:
+            return tuple(items)
+
     # -- leases
 
     def _held_tags(self) -> list[str]:
         tags = list(self._orphans)
-        for holder in tuple(self._holders):
+        for holder in self._snapshot(self._holders):
             tags += holder.held_tags()
         return tags
 
     def _beat(self, now: float) -> None:
         held = self._held_tags()
         owners = {tag.partition(":")[0] for tag in held} | {
-            session.owner for session in tuple(self._consuming)
+            session.owner for session in self._snapshot(self._consuming)
         }
         long_held = self._long_held.intersection(held)
         self._long_held = set(held)

@@ -27,6 +27,10 @@ class BadEnvelope(ValueError):
     """The text in a queue is not a message envelope."""
 
 
+UNREADABLE = (ValueError, TypeError, AttributeError, KeyError)
+"""What opening an envelope raises when its parts are not what they must be."""
+
+
 class Message(BaseMessage):  # type: ignore[misc]
     """A message of the Redis transport.
 

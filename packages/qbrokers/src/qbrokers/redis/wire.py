@@ -333,6 +333,8 @@ def _address(connection: Any) -> str:
 
 def wait_readable(descriptors: Sequence[int], timeout_seconds: float) -> list[int]:
     """Descriptors that can be read within the timeout; closed ones are reported as readable."""
+    if not hasattr(select, "poll"):  # eventlet takes it away
+        return select.select(descriptors, [], [], max(0.0, timeout_seconds))[0]
     poller = select.poll()
     for descriptor in descriptors:
         poller.register(descriptor, select.POLLIN | select.POLLERR | select.POLLHUP)
