@@ -27,6 +27,8 @@ class CallRunner:
     def run(self, payload: object) -> object:
         try:
             with limits.guard():
+                if inspect.iscoroutinefunction(getattr(payload, "func", payload)):
+                    return asyncio.run(limits.drive(payload()))  # type: ignore[operator]
                 return payload() if callable(payload) else payload
         except (SoftTimeLimitExceeded, TimeLimitExceeded) as error:
             return f"{type(error).__name__}"

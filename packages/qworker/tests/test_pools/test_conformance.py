@@ -257,6 +257,20 @@ def test_a_soft_limit_can_be_caught_by_the_task(name: str, driver: Driver):
     assert time.monotonic() - began < 2
 
 
+def test_a_soft_limit_reaches_a_coroutine_in_every_pool(driver: Driver):
+    tag, after = driver.submit(aclean_up, soft_limit=0.2), driver.submit(functools.partial(aquick, 7))
+    began = time.monotonic()
+    driver.run(tag, after)
+    assert driver.log.done == {tag: "cleaned up", after: 7}
+    assert driver.log.soft == {tag: 0.2}
+    assert time.monotonic() - began < 5
+
+
+async def aquick(value: int) -> int:
+    await asyncio.sleep(0)
+    return value
+
+
 def test_a_soft_limit_does_not_touch_a_job_that_ends_in_time(driver: Driver):
     tags = [driver.submit("quick", soft_limit=0.05) for _ in range(20)]
     driver.run(*tags)

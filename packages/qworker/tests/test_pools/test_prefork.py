@@ -591,6 +591,17 @@ def test_no_descriptor_stays_behind():
     assert sorted(open_descriptors()) == before
 
 
+def test_a_child_imports_nothing_while_it_starts():
+    with prefork(concurrency=1) as driver:
+        tag = driver.submit(loaded)
+        driver.run(tag)
+        assert set(driver.log.done[tag]) <= set(sys.modules)
+
+
+def loaded() -> list[str]:
+    return list(sys.modules)
+
+
 def test_an_idle_pool_and_a_long_job_need_no_ticks():
     with prefork() as driver:
         driver.until(lambda: driver.pool.free_slots == 2)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType, TracebackType
+from typing import Any
+
+from .coroutine import CoroutineDriver
 
 _EARLY_SECONDS = 0.0005
 """A timer may fire this much before the clock that we read says so."""
@@ -27,6 +30,7 @@ class AlarmLimiter:
         self._depth = 0
         self._shields = 0
         self._waiting = False
+        self._driver = CoroutineDriver()
 
     def open(self, limit: float, started: float) -> None:
         """The job that began at `started` (monotonic seconds) has `limit` seconds from then on."""
@@ -40,6 +44,9 @@ class AlarmLimiter:
 
     def guard(self) -> AlarmLimiter:
         return self
+
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        return self._driver.drive(coroutine)
 
     def __enter__(self) -> None:
         self._depth += 1
@@ -84,4 +91,6 @@ class AlarmLimiter:
     def _fire(self) -> None:
         self._deadline = None
         self._on_fired()
-        raise self._error(self._limit)
+        error = self._error(self._limit)
+        if not self._driver.throw(error):
+            raise error

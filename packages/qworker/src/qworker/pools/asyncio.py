@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, CancelledError, Task
-from collections.abc import Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from threading import Thread
 from traceback import format_exc
-from typing import Any
 
 from . import limits
 from .contract import Capabilities, PoolEvents, PoolOptions, RunnerFactory, Work
+from .coroutine import Exchanging
 from .inprocess import STOP_SECONDS, InProcessPool, Running
 from .interrupt import Interrupter
 
@@ -42,41 +41,12 @@ class TaskInterrupter(Interrupter):
         self._arriving = None
 
     def exchange(self, cancelled: CancelledError) -> BaseException:
-        """What the user's code gets for this cancellation."""
         error, self._arriving = self._arriving, None
         if error is None or self.task is None:
             return cancelled
         self._raising = False
         self.task.uncancel()
         return error(self._detail)
-
-
-class Exchanging:
-    """Awaits a coroutine, and exchanges cancellations on their way in."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], interrupter: TaskInterrupter) -> None:
-        self._coroutine = coroutine
-        self._interrupter = interrupter
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine = self._coroutine
-        error: BaseException | None = None
-        value: object = None
-        while True:
-            try:
-                awaited = coroutine.send(value) if error is None else coroutine.throw(error)
-            except StopIteration as stop:
-                return stop.value
-            try:
-                value = yield awaited
-                error = None
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except CancelledError as cancelled:
-                error = self._interrupter.exchange(cancelled)
-            except BaseException as other:  # noqa: BLE001 - passed on to where it belongs
-                error = other
 
 
 class Pool(InProcessPool):

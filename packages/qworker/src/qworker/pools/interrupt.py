@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from threading import RLock
 from types import TracebackType
+from typing import Any
 
 
 class Interrupter(ABC):
@@ -57,6 +58,10 @@ class Interrupter(ABC):
 
     def guard(self) -> Interrupter:
         return self
+
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        """A coroutine that can be interrupted while it waits; the kinds that run loops say how."""
+        return coroutine
 
     def __enter__(self) -> None:
         with self._lock:

@@ -8,9 +8,10 @@ stored or acknowledged.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Limiter(Protocol):
@@ -18,6 +19,10 @@ class Limiter(Protocol):
 
     def guard(self) -> AbstractContextManager[object]:
         """Brackets user code, also of a coroutine."""
+        ...
+
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        """Wraps a coroutine that is run to its end on a loop of its own, so that a limit reaches it."""
         ...
 
     def shield(self) -> AbstractContextManager[object]:
@@ -33,6 +38,15 @@ def guard() -> AbstractContextManager[object]:
     """Mark user code: a soft limit is raised only inside, as `SoftTimeLimitExceeded`."""
     limiter = current.get()
     return nullcontext() if limiter is None else limiter.guard()
+
+
+def drive(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    """Wrap a user's coroutine that is run by `asyncio.run` or the like inside a guard.
+
+    A limit is then raised where the coroutine waits. Not needed in the asyncio pool.
+    """
+    limiter = current.get()
+    return coroutine if limiter is None else limiter.drive(coroutine)
 
 
 def shield() -> AbstractContextManager[object]:

@@ -1,4 +1,7 @@
-"""What a child process does first, and what it can tell about itself."""
+"""What a child process does first, and what it can tell about itself.
+
+Whatever a child needs is imported here, in the parent: an import in every child costs more than its fork.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ import resource
 import signal
 import sys
 
+from billiard import compat, util  # noqa: F401 - see above: billiard imports them in the child
 from billiard.process import current_process
+
+try:
+    import setproctitle  # type: ignore[import-not-found, unused-ignore]
+except ImportError:
+    setproctitle = None  # type: ignore[assignment, unused-ignore]
 
 _PR_SET_PDEATHSIG = 1
 _PAGE_KIB = resource.getpagesize() // 1024
@@ -53,11 +62,8 @@ def die_with_parent(parent_pid: int, signum: int) -> None:
 
 def set_title(title: str) -> None:
     """Show `title` in process lists, if the package setproctitle is there."""
-    try:
-        from setproctitle import setproctitle  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        return
-    setproctitle(title)
+    if setproctitle is not None:
+        setproctitle.setproctitle(title)
 
 
 def resident_kib() -> int:

@@ -8,12 +8,15 @@ one ends with its job.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Coroutine
 from queue import SimpleQueue
 from threading import Thread, get_ident
 from time import monotonic
+from typing import Any
 
 from . import limits
 from .contract import Capabilities, PoolEvents, PoolOptions, RunnerFactory, Work
+from .coroutine import CoroutineDriver
 from .inprocess import STOP_SECONDS, InProcessPool, Running
 from .interrupt import Interrupter
 
@@ -27,13 +30,19 @@ class ThreadInterrupter(Interrupter):
     def __init__(self) -> None:
         super().__init__()
         self._ident = 0
+        self._driver = CoroutineDriver()
 
     def __enter__(self) -> None:
         self._ident = get_ident()
         super().__enter__()
 
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        return self._driver.drive(coroutine)
+
     def _send(self, error: type[BaseException]) -> None:
-        _raise_in_thread(self._ident, error)
+        # A thread whose event loop waits would not run Python code for long.
+        if not self._driver.throw(error(self._detail)):
+            _raise_in_thread(self._ident, error)
 
     def _recall(self) -> None:
         _raise_in_thread(self._ident, ctypes.py_object())
