@@ -47,8 +47,6 @@ class _Parts(NamedTuple):
     """What each call needs of kombu, looked up once: `import_module` costs as much as a small body."""
 
     registry: Any
-    encoders: Any
-    decoders: Any
     errors: Any
     slow_dumps: Any
     slow_loads: Any
@@ -62,8 +60,6 @@ def _parts() -> _Parts:
     slow, fast = kombu("kombu.utils.json"), kombu("qcore.serialization.jsoncodec")
     return _Parts(
         registry,
-        registry._encoders,
-        registry._decoders,
         kombu("kombu.exceptions"),
         slow.dumps,
         slow.loads,
@@ -87,7 +83,7 @@ def dumps(obj: Any, serializer: str = "json") -> tuple[str, str, bytes]:
         SerializerNotInstalled: there is no such serializer, or its library is missing.
     """
     parts = _parts()
-    codec = parts.encoders.get(serializer)
+    codec = parts.registry._encoders.get(serializer)
     if codec is None:
         if serializer != "raw":
             raise parts.errors.SerializerNotInstalled(_no_serializer(serializer, "serializer"))
@@ -128,7 +124,7 @@ def loads(
     parts = _parts()
     if accept is not None and content_type not in accept and content_type not in _TRUSTED:
         raise parts.errors.ContentDisallowed(_refusal(content_type, accept))
-    is_json = parts.decoders.get(content_type) is parts.slow_loads
+    is_json = parts.registry._decoders.get(content_type) is parts.slow_loads
     if is_json and (accept is not None or content_type not in parts.registry._disabled_content_types):
         try:
             return parts.decode_json(body)
