@@ -70,6 +70,7 @@ class TaskRunner:
         self._on_start = on_start
         self._outbox: Outbox | None = None
         self._loops = threading.local()
+        self._all_loops: list[asyncio.Runner] = []
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -144,6 +145,7 @@ class TaskRunner:
         runner = getattr(self._loops, "runner", None)
         if runner is None:
             runner = self._loops.runner = asyncio.Runner()
+            self._all_loops.append(runner)
         return runner.run(coroutine, context=contextvars.copy_context())
 
     def flush(self) -> None:
@@ -180,9 +182,8 @@ class TaskRunner:
         try:
             self.flush()
         finally:
-            runner = getattr(self._loops, "runner", None)
-            if runner is not None:
-                runner.close()
-                del self._loops.runner
+            while self._all_loops:  # one per thread; their threads are idle by now
+                self._all_loops.pop().close()
+            self._loops = threading.local()
             if signals.worker_process_shutdown.receivers:
                 signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
