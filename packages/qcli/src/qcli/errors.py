@@ -65,12 +65,13 @@ def explained() -> Iterator[None]:
     except errors.BackendError as exc:
         raise Unavailable(f"the result store: {exc}") from exc
     except Exception as exc:
-        if _is_connection_error(exc):
+        if is_connection_error(exc):
             raise Unavailable(f"the broker cannot be reached: {exc}") from exc
         raise
 
 
-def _is_connection_error(exc: BaseException) -> bool:
+def is_connection_error(exc: BaseException) -> bool:
+    """Whether `exc` says that a broker is away."""
     from qcore import errors
 
     return isinstance(exc, (errors.OperationalError, ConnectionError))

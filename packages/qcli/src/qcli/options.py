@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from qcli.context import CliContext
-from qcli.errors import explained
+from qcli.errors import Unavailable, explained, is_connection_error
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -196,17 +195,14 @@ def need_broker(app: Any) -> None:
     """Fail early, and clearly, when the broker does not answer.
 
     Raises:
-        kombu.exceptions.OperationalError: it does not.
+        Unavailable: it does not; the text names it.
     """
+    from qcore.connections import connection_error_message
+
     with app.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1, timeout=app.conf.broker_connection_timeout or 4)
-
-
-def environment_prefix(command: str) -> str:
-    """`Q_WORKER` for the options of `worker`: every option can come from the environment."""
-    return "Q_" + command.upper().replace("-", "_")
-
-
-def in_directory_of(path: str) -> str:
-    """The directory of `path`, to name it in errors."""
-    return os.path.dirname(os.path.abspath(path))
+        try:
+            connection.ensure_connection(max_retries=1, timeout=app.conf.broker_connection_timeout or 4)
+        except Exception as exc:
+            if not is_connection_error(exc):
+                raise
+            raise Unavailable(connection_error_message(exc, connection)) from exc
