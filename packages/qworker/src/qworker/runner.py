@@ -8,7 +8,14 @@ from multiprocessing import current_process
 from typing import Any
 
 from qcore.execution.runner import TaskRunner
-from qworker.pools.limits import guard
+from qworker.pools.limits import drive, guard
+
+
+class ChildRunner(TaskRunner):
+    """Lets a time limit reach the coroutine of an `async def` task where it waits."""
+
+    def _run_coroutine(self, coroutine: Any) -> Any:
+        return super()._run_coroutine(drive(coroutine))
 
 
 def make_runner(app: Any, hostname: str, on_start: Callable[[], None] | None = None) -> TaskRunner:
@@ -19,7 +26,7 @@ def make_runner(app: Any, hostname: str, on_start: Callable[[], None] | None = N
         hostname: Node name of the worker.
         on_start: Called in the child once it is set up.
     """
-    return TaskRunner(app, hostname, guard=guard, aguard=guard, on_start=partial(set_up_child, app, on_start))
+    return ChildRunner(app, hostname, guard=guard, aguard=guard, on_start=partial(set_up_child, app, on_start))
 
 
 def set_up_child(app: Any, on_start: Callable[[], None] | None) -> None:

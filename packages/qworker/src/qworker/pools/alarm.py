@@ -26,20 +26,24 @@ class AlarmLimiter:
         self._error = error
         self._on_fired = on_fired
         self._limit = 0.0
+        self._open = False
+        """Whether the job has a limit that was not raised yet."""
         self._deadline: float | None = None
         self._depth = 0
         self._shields = 0
         self._waiting = False
         self._driver = CoroutineDriver()
 
-    def open(self, limit: float, started: float) -> None:
-        """The job that began at `started` (monotonic seconds) has `limit` seconds from then on."""
+    def open(self, limit: float) -> None:
+        """The job that begins now has `limit` seconds, counted from its first guard."""
         self._limit = limit
-        self._deadline = started + limit
+        self._open = True
+        self._deadline = None
         self._depth = self._shields = 0
         self._waiting = False
 
     def close(self) -> None:
+        self._open = False
         self._deadline = None
 
     def guard(self) -> AlarmLimiter:
@@ -50,7 +54,9 @@ class AlarmLimiter:
 
     def __enter__(self) -> None:
         self._depth += 1
-        if self._depth == 1 and self._deadline is not None:
+        if self._depth == 1 and self._open:
+            if self._deadline is None:
+                self._deadline = monotonic() + self._limit
             if signal.getsignal(signal.SIGALRM) != self._on_alarm:
                 signal.signal(signal.SIGALRM, self._on_alarm)
             self._arm(self._deadline)
@@ -89,6 +95,7 @@ class AlarmLimiter:
             self._fire()
 
     def _fire(self) -> None:
+        self._open = False
         self._deadline = None
         self._on_fired()
         error = self._error(self._limit)

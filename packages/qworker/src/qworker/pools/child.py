@@ -139,7 +139,7 @@ class ChildLoop:
                 if soft_limits is None or (limit := soft_limits[number - first]) is None:
                     result = run(payload)
                 else:
-                    result = self._run_limited(payload, limit, started)
+                    result = self._run_limited(payload, limit)
             except BaseException:  # noqa: BLE001 - a runner must not raise; the job is reported as lost
                 ended = monotonic()
                 outcomes.append((number, None, started, ended - started, format_exc()))
@@ -153,8 +153,8 @@ class ChildLoop:
         if many:
             self._lingering.end()
 
-    def _run_limited(self, payload: object, limit: float, started: float) -> object:
-        self._limiter.open(limit, started)
+    def _run_limited(self, payload: object, limit: float) -> object:
+        self._limiter.open(limit)
         try:
             return self._runner.run(payload)
         finally:

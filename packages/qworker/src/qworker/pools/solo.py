@@ -71,11 +71,10 @@ class Pool(LoopPool):
     def _run(self, work: Work) -> tuple[object, str | None]:
         """The result, or the traceback of a runner that raised."""
         self._running = work
-        started = monotonic()
-        self._reports.accepted(work, os.getpid(), started)
+        self._reports.accepted(work, os.getpid(), monotonic())
         token = limits.current.set(self._limiter)
         try:
-            self._open_limits(work, started)
+            self._open_limits(work)
             return self._runner.run(work.payload), None
         except Exception:  # noqa: BLE001 - a runner must not raise; the job is reported as lost
             return None, format_exc()
@@ -85,9 +84,9 @@ class Pool(LoopPool):
             limits.current.reset(token)
             self._running = None
 
-    def _open_limits(self, work: Work, started: float) -> None:
+    def _open_limits(self, work: Work) -> None:
         if work.soft_limit is not None and self._limiter is not None:
-            self._limiter.open(work.soft_limit, started)
+            self._limiter.open(work.soft_limit)
         elif (work.soft_limit is not None or work.hard_limit is not None) and not self._warned:
             self._warned = True
             logger.warning(
