@@ -86,23 +86,30 @@ class Settlement:
 
 
 def claim(connection: sqlite3.Connection, owner_id: int, wish: Wish, now: float) -> list[Claim]:
+    """Take the next messages of a queue; drop expired ones on the way."""
     queue_id = wish.queue_id
     if connection.execute(_DUE, (queue_id, now)).rowcount:
         connection.execute(_NOT_DELAYED, (queue_id, now))
-    claims, taken, expired, claimed = [], [], [], []
-    for rank, id, deliveries, expires, head, body in connection.execute(_NEXT, (queue_id, wish.limit)):
-        taken.append((queue_id, rank, id))
-        if expires is not None and expires <= now:
-            expired.append((id,))
-            continue
-        claims.append(Claim(id, queue_id, deliveries, head, body))
-        claimed.append((id, owner_id, queue_id, rank, deliveries + 1))
-    connection.executemany(_NOT_READY, taken)
-    if wish.no_ack:
-        expired.extend((claim.id,) for claim in claims)
-    else:
-        connection.executemany(_CLAIM, claimed)
-    connection.executemany(_DROP_MESSAGE, expired)
+    claims: list[Claim] = []
+    owned, dropped = [], []
+    while len(claims) < wish.limit:
+        taken = []
+        for rank, id, deliveries, expires, head, body in connection.execute(
+            _NEXT, (queue_id, wish.limit - len(claims))
+        ):
+            taken.append((queue_id, rank, id))
+            expired = expires is not None and expires <= now
+            if not expired:
+                claims.append(Claim(id, queue_id, deliveries, head, body))
+            if expired or wish.no_ack:
+                dropped.append((id,))
+            else:
+                owned.append((id, owner_id, queue_id, rank, deliveries + 1))
+        if not taken:
+            break
+        connection.executemany(_NOT_READY, taken)
+    connection.executemany(_CLAIM, owned)
+    connection.executemany(_DROP_MESSAGE, dropped)
     return claims
 
 

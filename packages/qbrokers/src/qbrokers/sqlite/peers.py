@@ -98,8 +98,8 @@ class Watch:
         self._sightings: dict[int, _Sighting] = {}
         self._looked = 0.0
 
-    def lost(self, owners: list[tuple[int, str, float, int]]) -> list[tuple[int, str]]:
-        """Return (id, token) of the lost ones among rows (id, token, lease_seconds, beat)."""
+    def lost(self, owners: list[tuple[int, str, float, int]]) -> list[tuple[int, str, int]]:
+        """Return (id, token, beat) of the lost ones among rows (id, token, lease_seconds, beat)."""
         now = time.monotonic()
         slept, self._looked = now - self._looked, now
         lost = []
@@ -107,7 +107,7 @@ class Watch:
             if is_dead(self._directory, token) or self._stands_still(
                 _Sighting(beat, now), id, lease_seconds, slept
             ):
-                lost.append((id, token))
+                lost.append((id, token, beat))
         self._sightings = {id: self._sightings[id] for id, _, _, _ in owners if id in self._sightings}
         return lost
 

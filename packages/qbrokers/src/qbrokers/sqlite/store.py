@@ -289,8 +289,15 @@ class Store:
         """Return the messages of lost owners to their queues; return the number of such owners."""
         owners = self.database.read("SELECT id, token, lease_seconds, beat FROM owner")
         lost = self._watch.lost(owners)
-        for id, token in lost:
-            self.leave(id, Settlement())
+        for id, token, beat in lost:
+            with self._transaction() as connection:
+                if not connection.execute(
+                    "SELECT 1 FROM owner WHERE id = ? AND beat = ?", (id, beat)
+                ).fetchone():
+                    # It woke up this moment, or another observer was faster.
+                    continue
+                tokens = self._fresh(connection).tokens(peers.release(connection, id))
+            self._bells.ring(tokens)
             if peers.is_dead(self.directory, token):
                 peers.remove_files(self.directory, token)
         return len(lost)
