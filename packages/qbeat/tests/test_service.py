@@ -264,6 +264,14 @@ def sqlite_reader(path: Path) -> dict[str, int]:
         database.close()
 
 
+def test_beside_a_worker_it_has_a_node_name_of_its_own(real_app: Any) -> None:
+    beat = Beat(real_app, scheduler="memory", hostname="q@box", max_interval=3).embedded(thread=True)
+    assert isinstance(beat, ThreadBeat)
+    assert node_name(beat.service.hostname) == "qbeat@box"
+    assert (beat.service.scheduler_cls, beat.service.max_interval) == (Scheduler, 3)
+    assert isinstance(Beat(real_app).embedded(), ProcessBeat)
+
+
 def test_stopping_what_was_never_started(real_app: Any) -> None:
     for thread in (True, False):
         EmbeddedService(real_app, thread=thread, scheduler_cls=Scheduler).stop()

@@ -7,6 +7,7 @@ import signal
 from functools import partial
 from typing import Any
 
+from qbeat.embedded import Embedded, EmbeddedService
 from qbeat.schedulers import Scheduler
 from qbeat.service import Service
 
@@ -47,6 +48,22 @@ class Beat:
             schedule_filename=self.schedule,
             scheduler_cls=self.scheduler,
             hostname=self.hostname,
+        )
+
+    def embedded(self, thread: bool = False) -> Embedded:
+        """This beat to run beside a worker, whose node name it does not share: `qbeat@<host>` is its own.
+
+        Args:
+            thread: In a thread rather than a process, for pools of green threads.
+        """
+        host = (self.hostname or "").rpartition("@")[2] or None
+        return EmbeddedService(
+            self.app,
+            self.max_interval,
+            thread,
+            schedule_filename=self.schedule,
+            scheduler_cls=self.scheduler,
+            hostname=host,
         )
 
     def run(self) -> None:

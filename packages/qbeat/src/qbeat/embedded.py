@@ -43,6 +43,8 @@ class ThreadBeat:
         if self._thread.ident is not None:
             self._thread.join()
 
+    terminate = stop
+
 
 class ProcessBeat:
     """Beat in a child process, which ends with the worker."""
@@ -64,6 +66,8 @@ class ProcessBeat:
         if self._process.pid is not None and self._process.exitcode is None:
             self._process.terminate()
             self._process.join()
+
+    terminate = stop
 
 
 def _run_in_child(service: Service) -> None:

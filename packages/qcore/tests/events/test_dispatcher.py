@@ -68,6 +68,9 @@ class BrokenProducer:
         self.away = True
         self.tries = 0
 
+    def revive(self, channel: Any) -> None:
+        self.real.revive(channel)
+
     def publish(self, *args: Any, **kwargs: Any) -> None:
         self.tries += 1
         if self.away:

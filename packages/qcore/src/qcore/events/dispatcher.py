@@ -111,6 +111,7 @@ class EventDispatcher:
         self._outbox_events = 0
         self._buffer_lock = threading.Lock()
         self._publish_lock = threading.RLock()
+        self._was_connected = False
         self._offset = 0.0
         self._offset_valid_until = 0.0
         if enabled and self.connection.transport.driver_type not in driver_types_disabled:
@@ -274,6 +275,8 @@ class EventDispatcher:
         self, payload: Payload, routing_key: str, producer: Any, first: bool = False, **options: Any
     ) -> bool:
         try:
+            if producer is self.producer:
+                self._connect()
             producer.publish(
                 payload,
                 routing_key=routing_key,
@@ -287,6 +290,18 @@ class EventDispatcher:
         except Exception as exc:  # noqa: BLE001 - the broker's client library raises what it likes
             return self._publish_failed(exc, payload, routing_key, producer, first, options)
         return True
+
+    def _connect(self) -> None:
+        """Connect again when the connection was lost; tries for a moment only, unlike kombu by default."""
+        if self.channel is not None or self.connection.connected:
+            return
+        if self._was_connected:
+            self.connection.collect()  # or the dead socket would stay open
+        self.connection.ensure_connection(
+            max_retries=1, interval_start=0.1, interval_step=0, reraise_as_library_errors=False
+        )
+        self._was_connected = True
+        self.producer.revive(self.connection.default_channel)
 
     def _publish_failed(
         self,
