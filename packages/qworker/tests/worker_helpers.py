@@ -17,6 +17,8 @@ def make_app(**settings: Any) -> App:
     """An app whose broker and queue nobody else uses."""
     settings.setdefault("task_default_queue", f"test-{uuid4().hex}")
     settings.setdefault("control_exchange", f"control-{uuid4().hex}")
+    # kombu's in-memory broker otherwise looks for a reply once in a second.
+    settings.setdefault("broker_transport_options", {"polling_interval": 0.005})
     return App(
         "tests", broker="memory://localhost", backend="cache+memory://", set_as_current=False, **settings
     )
