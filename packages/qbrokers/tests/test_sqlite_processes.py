@@ -191,6 +191,7 @@ with connect(sys.argv[1]) as connection:
         assert sorted(bound.get(no_ack=True).decode() for _ in processes) == list(range(6))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12: there are threads
 def test_forked_child_publishes_and_leaves_the_parent_its_messages(path: Path) -> None:
     with connect(path) as connection:
         publish(connection, "parent")
@@ -217,6 +218,7 @@ def test_forked_child_publishes_and_leaves_the_parent_its_messages(path: Path) -
         assert bound.get() is None
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12: there are threads
 def test_forked_child_has_locks_of_its_own(path: Path) -> None:
     # SQLite would count the parent's locks as the child's, and then not take them: another process could
     # remove the log under the child. The kernel's list shows what is really held.
@@ -241,12 +243,13 @@ def test_forked_child_has_locks_of_its_own(path: Path) -> None:
 
 def test_killed_parent_is_dead_although_its_children_live(path: Path) -> None:
     program = """
-import os, sys, time
+import os, sys, time, warnings
 sys.path.insert(0, sys.argv[2])
 from sqlite_support import connect, queue
 connection = connect(sys.argv[1])
 message = queue()(connection.default_channel).get()
-read, write = os.pipe()
+# There is a thread, which Python 3.12 warns of.
+warnings.simplefilter("ignore", DeprecationWarning)
 if not os.fork():
     os.close(1)
     while os.getppid() != 1 and os.path.exists(sys.argv[3]):
