@@ -99,6 +99,8 @@ def _measure(
         )
     else:
         print(table(rows, [library.name for library in libraries]))
+        if len(libraries) > 1:
+            print(f"ratio: how many times better {libraries[0].name} is than the library to its left")
         for library in libraries:
             if library.note:
                 print(f"{library.name}: {library.note}")
