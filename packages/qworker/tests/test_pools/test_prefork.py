@@ -180,6 +180,57 @@ def test_the_running_job_of_a_dead_child_is_lost_the_others_run_elsewhere():
         assert set(driver.log.lost) <= set(before)
 
 
+def cut_the_line() -> None:
+    os.closerange(3, 1000)
+    nap(20)
+
+
+def test_a_task_that_closes_all_descriptors_is_lost():
+    with prefork(concurrency=1) as driver:
+        tag = driver.submit(cut_the_line)
+        driver.run(tag, timeout=10)
+        assert driver.log.lost[tag][2] is True
+        driver.run(driver.submit("next"))
+
+
+def test_a_handler_may_have_work_handed_out_while_a_death_is_booked():
+    with prefork(concurrency=2) as driver:
+        learn(driver)
+        log = driver.log
+        on_lost = log.on_lost
+
+        def lost(tag: int, pid: int, exitcode: int | None, started: bool) -> None:
+            on_lost(tag, pid, exitcode, started)
+            for number in range(5):
+                driver.submit(number)
+            driver.pool.flush()
+
+        log.on_lost = lost  # type: ignore[method-assign]
+        before = [driver.submit(number) for number in range(20)]
+        victim = driver.submit(die)
+        driver.run(victim, *before)
+        driver.until(lambda: len(log.finals) == driver.tag)
+
+
+def test_an_exit_asked_for_by_a_handler_comes_after_the_books_are_done():
+    with prefork(concurrency=1) as driver:
+        learn(driver)
+        on_done = driver.log.on_done
+
+        def done(tag: int, result: object, pid: int) -> None:
+            on_done(tag, result, pid)
+            if result == "exit":
+                raise SystemExit(3)
+
+        driver.log.on_done = done  # type: ignore[method-assign]
+        tags = [driver.submit(word) for word in ("a", "exit", "b", "c")]
+        with pytest.raises(SystemExit) as caught:
+            driver.run(*tags, -1)
+        assert caught.value.code == 3
+        driver.run(*tags)
+        assert set(tags) <= set(driver.log.done)
+
+
 def test_an_exit_code_is_told():
     with prefork(concurrency=1) as driver:
         tag = driver.submit(functools.partial(os._exit, 3))
@@ -278,6 +329,24 @@ def test_a_hard_limit_hits_no_job_behind():
         driver.run(tag, *rest)
         assert set(driver.log.hard) == {tag}
         assert not driver.log.lost
+
+
+def test_a_task_that_outlives_sigterm_by_its_own_will_is_not_followed_by_another():
+    with prefork(concurrency=1, terminate_grace=0.5) as driver:
+        tag = driver.submit(end_in_time, hard_limit=0.2)
+        after = [driver.submit(functools.partial(nap, 0.3)) for _ in range(3)]
+        driver.run(tag, *after)
+        assert driver.log.done[tag] == "ended in time"
+        assert set(after) <= set(driver.log.done)
+
+
+def end_in_time() -> str:
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda signum, frame: told.append(signum))
+    deadline = time.monotonic() + 5
+    while not told and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return "ended in time"
 
 
 def leave_a_note(path: str) -> None:
@@ -452,6 +521,14 @@ def test_restart_replaces_every_child_and_loses_nothing():
         assert not driver.log.lost
 
 
+def test_shrink_while_the_children_start():
+    with prefork(concurrency=3) as driver:
+        driver.pool.shrink(2)
+        assert driver.pool.num_processes == 1
+        driver.run(driver.submit("value"))
+        assert len(driver.pool._crew.slots) == 1  # type: ignore[attr-defined]
+
+
 def test_shrink_lets_busy_children_finish():
     with prefork(concurrency=3) as driver:
         tags = [driver.submit(functools.partial(nap, 0.3)) for _ in range(3)]
@@ -557,6 +634,51 @@ def test_large_payloads_inside_a_hub():
     finally:
         pool.terminate()
         hub.close()
+
+
+class HubDriver(Driver):
+    """Turns a kombu hub, and never the pool itself."""
+
+    def __init__(self, pool: Pool, log: Log) -> None:
+        super().__init__(pool, log)
+        self.hub = Hub()
+        pool.register_with_event_loop(self.hub)
+        self.hub.on_tick.add(pool.flush)
+
+    def until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, vars(self.log)
+            self.hub.run_once()
+
+
+def test_limits_recalls_and_deaths_inside_a_hub():
+    with prefork() as plain:
+        driver = HubDriver(plain.pool, plain.log)  # type: ignore[arg-type]
+        learn(driver)
+        driver.until(lambda: driver.pool.free_slots == 2)
+        hard = driver.submit(functools.partial(nap, 10), hard_limit=0.2)
+        soft = driver.submit(functools.partial(nap, 10), soft_limit=0.2)
+        victim = driver.submit(die, "unknown")
+        rest = [driver.submit(number) for number in range(100)]
+        driver.run(hard, soft, victim, *rest)
+        assert set(driver.log.hard) == {hard}
+        assert driver.log.done[soft] == "SoftTimeLimitExceeded"
+        assert driver.log.lost[victim][1:] == (-9, True)
+        assert set(rest) <= set(driver.log.done)
+        driver.hub.close()
+
+
+def test_a_new_hub_takes_over():
+    with prefork() as plain:
+        first = HubDriver(plain.pool, plain.log)  # type: ignore[arg-type]
+        first.run(first.submit("first"))
+        first.hub.close()
+        second = HubDriver(plain.pool, plain.log)  # type: ignore[arg-type]
+        second.tag = first.tag
+        second.run(second.submit("second"))
+        assert list(plain.log.done.values()) == ["first", "second"]
+        second.hub.close()
 
 
 # --- processes and descriptors ------------------------------------------------------------------

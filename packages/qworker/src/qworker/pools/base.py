@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import partial
 from threading import Thread, current_thread
 from time import monotonic
 from typing import ParamSpec, TypeVar
@@ -24,8 +25,9 @@ logger = logging.getLogger(__name__)
 class Reports:
     """Calls the handlers of the worker; an error in one of them must not cost the pool its books."""
 
-    def __init__(self, events: PoolEvents) -> None:
+    def __init__(self, events: PoolEvents, call_soon: Callable[[Callable[[], None]], None]) -> None:
         self._events = events
+        self._call_soon = call_soon
 
     def accepted(self, work: Work, pid: int, started: float) -> None:
         self._call(self._events.on_accepted, work.tag, pid, started)
@@ -52,6 +54,12 @@ class Reports:
             logger.critical(
                 "A handler of the pool's events failed; its message may stay unanswered", exc_info=True
             )
+        except BaseException as error:  # noqa: BLE001 - the worker is to stop: first the books are completed
+            self._call_soon(partial(_raise, error))
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class LoopPool(Pool):
@@ -70,13 +78,13 @@ class LoopPool(Pool):
         self._refuse_unsupported()
         self._runner_factory = runner_factory
         self._concurrency = concurrency
-        self._reports = Reports(events)
         self._queue: deque[Work] = deque()
         self._closed = False
         self._finished = False
         self._thread: Thread | None = None
         self._flushing = False
         self._reactor = Reactor()
+        self._reports = Reports(events, self._reactor.call_soon)
 
     def _refuse_unsupported(self) -> None:
         if self.capabilities.recycle:
@@ -115,8 +123,11 @@ class LoopPool(Pool):
     def _turn(self) -> None:
         self._open()
         while not self._finished:
-            self._reactor.run_once(None)
-            self._check_finished()
+            try:
+                self._reactor.run_once(None)
+                self._check_finished()
+            except BaseException:  # a handler's SystemExit cannot end the program from this thread
+                logger.critical("The pool's thread goes on after an error", exc_info=True)
         self._reactor.close()
 
     def register_with_event_loop(self, hub: EventHub) -> None:

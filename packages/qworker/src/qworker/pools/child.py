@@ -46,6 +46,8 @@ class ChildSetup:
     measure_memory: bool
     parent_pid: int
     parent_death_signal: int | None
+    signal_mask: set[int]
+    """The parent blocks all signals around the fork; this is what the child restores."""
     close_inherited: Callable[[], None]
     """Closes what belongs to the parent and to the child's siblings."""
 
@@ -54,6 +56,7 @@ def child_main(setup: ChildSetup) -> None:
     """Body of the child process."""
     setup.close_inherited()
     prepare_process(setup.title, setup.index, setup.parent_pid, setup.parent_death_signal)
+    pthread_sigmask(SIG_SETMASK, setup.signal_mask)
     try:
         runner = setup.runner_factory()
         runner.start()

@@ -167,7 +167,11 @@ class Pool(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start the children; returns before they are ready."""
+        """Start the children; returns before they are ready.
+
+        The calling thread must live as long as the pool: the system ends child processes with the thread that
+        forked them.
+        """
 
     @abstractmethod
     def register_with_event_loop(self, hub: EventHub) -> None:

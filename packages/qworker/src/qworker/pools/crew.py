@@ -135,6 +135,8 @@ class Crew:
             if slot is not None and slot.child is child:
                 slot.child = None
                 self._replace(slot)
+                if slot.removing:
+                    self._forget(slot)
             return
         if child.state is State.READY:
             child.state = State.RETIRING
@@ -191,6 +193,8 @@ class Crew:
         code = child.exitcode()
         # One that ends before its first job would be replaced as fast as the system can fork.
         starting = child.state is State.STARTING or (child.state is State.READY and not child.sent)
+        # Before anything is told: a handler may have jobs handed out.
+        child.state = State.STOPPING
         self.events.on_exit(child)
         self.leaving.discard(child)
         slot = self._slot(child)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from threading import current_thread
 from time import monotonic, sleep
 from typing import Any
@@ -21,6 +21,7 @@ from .watch import LOOK_SECONDS, Watch
 logger = logging.getLogger(__name__)
 
 KILL_WAIT_SECONDS = 5.0
+CUT_OFF_SECONDS = 1.0
 
 
 class Pool(LoopPool):
@@ -82,6 +83,8 @@ class Pool(LoopPool):
         if ended and child.state is not State.DEAD:
             # The process may outlive its socket by a moment; its death descriptor tells when it is gone.
             self._reactor.unwatch(child.socket.fileno())
+            # A task that closed all descriptors has cut it off for good.
+            self._reactor.call_later(CUT_OFF_SECONDS, lambda: child.kill(SIGKILL))
         if frames:
             self._crew.drained(child)
             self._changed()

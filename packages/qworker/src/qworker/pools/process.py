@@ -226,6 +226,7 @@ def fork_child(
         ours.close()
         close_inherited()
 
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     setup = ChildSetup(
         socket=theirs,
         cell=cell,
@@ -236,18 +237,22 @@ def fork_child(
         measure_memory=options.max_memory_per_child_kib is not None,
         parent_pid=os.getpid(),
         parent_death_signal=options.parent_death_signal,
+        signal_mask=set(mask),
         close_inherited=close_ours,
     )
     process = get_context("fork").Process(
         target=child_main, args=(setup,), name=f"PoolWorker-{index + 1}", daemon=True
     )
     try:
+        # So that no handler of the parent's runs in the child before it has its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         # Objects that exist now are never collected in the child, so their pages stay shared.
         gc.freeze()
         try:
             process.start()
         finally:
             gc.unfreeze()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     except OSError:
         ours.close()
         theirs.close()

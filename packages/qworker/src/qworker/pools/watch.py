@@ -154,6 +154,8 @@ class Watch:
 
     def _kill(self, child: Child, number: int, limit: float) -> None:
         child.timed_out = (number, limit)
+        # It gets nothing more, whatever becomes of this job, and its successor is on its way.
+        self.crew.retire(child)
         if self.options.terminate_grace > 0:
             child.kill(SIGTERM)
             self.reactor.call_later(self.options.terminate_grace, lambda: child.kill(SIGKILL))
