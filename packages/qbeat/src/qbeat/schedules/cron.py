@@ -18,6 +18,7 @@ from bisect import bisect_right
 from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
 from typing import Any
 
 from qbeat.schedules.base import BaseSchedule, ScheduleState
@@ -69,7 +70,7 @@ class crontab(BaseSchedule):
         self.day_of_month = DAY_OF_MONTH.expand(self._given[3])
         self.month_of_year = MONTH_OF_YEAR.expand(self._given[4])
         self.starting_deadline = starting_deadline
-        self._times = [time(h, m) for h in sorted(self.hour) for m in sorted(self.minute)]
+        self._times = tuple(time(h, m) for h in sorted(self.hour) for m in sorted(self.minute))
         if not any(min(self.day_of_month) <= _LONGEST_MONTHS[month] for month in self.month_of_year):
             raise ValueError(f"{self!r} never runs: those months have no such day")
 
@@ -103,7 +104,9 @@ class crontab(BaseSchedule):
             if self._is_plain(day, zone):
                 found = self._on_plain_day(day, local, zone)
             else:
-                found = min((at for at in self._on_any_day(day, zone) if at > after), default=None)
+                runs = _runs_near_a_change(self._times, len(self.hour) == 24, day, zone)
+                index = bisect_right(runs, after)
+                found = runs[index] if index < len(runs) else None
             if found is not None:
                 return found
         raise RuntimeError(f"{self!r} has no run after {after.isoformat()}: its fields are probably wrong")
@@ -136,20 +139,6 @@ class crontab(BaseSchedule):
         if index == len(self._times):
             return None
         return datetime.combine(day, self._times[index], zone).astimezone(UTC)
-
-    def _on_any_day(self, day: date, zone: tzinfo) -> Iterator[datetime]:
-        """Every run of a day near which the clock is put forward or back, in UTC."""
-        by_elapsed_time = len(self.hour) == 24
-        for moment in self._times:
-            wall = datetime.combine(day, moment, zone)
-            first = wall.astimezone(UTC)
-            yield first  # of a skipped time: as much later as the clock was put forward
-            if by_elapsed_time:
-                second = wall.replace(fold=1).astimezone(UTC)
-                if second != first and second.astimezone(zone).replace(tzinfo=None, fold=0) == wall.replace(
-                    tzinfo=None
-                ):
-                    yield second
 
     # -- the interface of schedules
 
@@ -203,6 +192,23 @@ class crontab(BaseSchedule):
     def __repr__(self) -> str:
         minute, hour, day_of_week, day_of_month, month_of_year = map(_shown, self._given)
         return f"<crontab: {minute} {hour} {day_of_month} {month_of_year} {day_of_week} (m/h/dM/MY/d)>"
+
+
+@lru_cache(maxsize=64)
+def _runs_near_a_change(
+    times: tuple[time, ...], by_elapsed_time: bool, day: date, zone: tzinfo
+) -> list[datetime]:
+    """Every run of a day near which the clock is put forward or back, in UTC, sorted."""
+    runs = set()
+    for moment in times:
+        wall = datetime.combine(day, moment, zone)
+        first = wall.astimezone(UTC)
+        runs.add(first)  # of a skipped time: as much later as the clock was put forward
+        if by_elapsed_time:
+            second = wall.replace(fold=1).astimezone(UTC)
+            if second.astimezone(zone).replace(tzinfo=None, fold=0) == wall.replace(tzinfo=None):
+                runs.add(second)
+    return sorted(runs)
 
 
 def _given(spec: Spec | None) -> Spec:
