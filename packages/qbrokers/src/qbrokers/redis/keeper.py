@@ -26,7 +26,7 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import ReferenceType, WeakSet, ref
 
-from qbrokers.redis import settling
+from qbrokers.redis import recovery, settling
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.options import Options
 from qbrokers.redis.scripts import RENEW
@@ -87,7 +87,7 @@ class Keeper:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._wire = self.new_wire()
-        self._beat_at = 0.0
+        self._beat_at = self._beaten_at = 0.0
         self._stale_at = 0.0
         self._sweep_from: float | None = None
         self._collect_at: float | None = None
@@ -194,7 +194,7 @@ class Keeper:
                 if not self._needed():
                     self._thread = None
                     self.close_wires()
-                    self._beat_at = self._stale_at = 0.0
+                    self._beat_at = self._beaten_at = self._stale_at = 0.0
                     self._sweep_from = None
                     return
             try:
@@ -226,19 +226,20 @@ class Keeper:
 
     def _work(self) -> None:
         now = monotonic()
-        self._send(now)
+        self._send()
         self._count_lost_claims()
         self._look_for_dropped(now)
         self._send_returns()
         if now >= self._beat_at:
             self._beat(now)
-            self._beat_at = monotonic() + self._options.heartbeat
+            self._beaten_at = monotonic()
+            self._beat_at = self._beaten_at + self._options.heartbeat
         if now >= self._stale_at and self._may_sweep(now):
             self._stale_at = now + STALE_INTERVAL_SECONDS
             for group in tuple(self._groups):
-                self._put_back_stale(group)
+                recovery.put_back_stale(self.wire(group), self._keys, group, self._options.visibility_timeout)
 
-    def _send(self, now: float) -> None:
+    def _send(self) -> None:
         """Settlements of connections that are gone, and of programs that have not come back to their
         connection.
         """
@@ -295,7 +296,7 @@ class Keeper:
             _, group, counted = batch[0]
             same = [tag for tag, g, c in batch if g == group and c == counted]
             settling.hand_back(
-                self.wire(group), self._keys, group, sorted(same, key=_number), counted=counted
+                self.wire(group), self._keys, group, sorted(same, key=recovery.number_of), counted=counted
             )
             for item in batch:
                 if item[1] == group and item[2] == counted:
@@ -314,6 +315,12 @@ class Keeper:
         return tags
 
     def _beat(self, now: float) -> None:
+        stood = now - self._beaten_at
+        if self._beaten_at and stood > self._options.lease_seconds:
+            logger.warning(
+                "this process could not renew its leases for %.0f s: messages it holds may have gone to others",
+                stood,
+            )
         held = self._held_tags()
         owners = {tag.partition(":")[0] for tag in held} | {
             session.owner for session in self._snapshot(self._consuming)
@@ -336,7 +343,7 @@ class Keeper:
             dead = [owner.decode() for owner in reply[1:]]
             if dead and self._may_sweep(now):
                 for owner in dead:
-                    self._put_back_of(group, owner)
+                    recovery.put_back_of(self.wire(group), self._keys, group, owner)
 
     def _may_sweep(self, now: float) -> bool:
         """Not before every living owner had a lease's time to renew since the server came back."""
@@ -347,58 +354,12 @@ class Keeper:
             self._sweep_from = now + max(0.0, self._options.lease_seconds - uptime)
         return now >= self._sweep_from
 
-    def _put_back_of(self, group: str, owner: str) -> None:
-        """Everything a dead owner held, oldest at the head."""
-        wire, index = self.wire(group), self._keys.unacked_index(group)
-        tags: set[str] = set()
-        cursor: Any = b"0"
-        while True:
-            cursor, found = wire.call(b"ZSCAN", index, cursor, b"MATCH", f"{owner}:*", b"COUNT", 1000)
-            tags.update(tag.decode() for tag in found[::2])
-            if cursor == b"0":
-                break
-        ordered = sorted(tags, key=_number)
-        total = 0
-        # The last batch first: each goes to the head, so the oldest end up in front.
-        for start in reversed(range(0, len(ordered), _BATCH)):
-            batch = ordered[start : start + _BATCH]
-            total += settling.hand_back(wire, self._keys, group, batch, counted=True, dead_owner=owner)
-        wire.call(b"ZREM", self._keys.owners(group), owner)
-        if total:
-            logger.warning("put back %d messages of a consumer that is gone (lease over)", total)
-
-    def _put_back_stale(self, group: str) -> None:
-        """What a stock consumer took and never finished; ours have their score renewed."""
-        wire = self.wire(group)
-        now = wire.call(b"TIME")
-        cutoff = int(now[0]) + int(now[1]) / 1e6 - self._options.visibility_timeout
-        while True:
-            found = wire.call(
-                b"ZRANGEBYSCORE",
-                self._keys.unacked_index(group),
-                b"-inf",
-                f"{cutoff:.3f}",
-                b"LIMIT",
-                0,
-                _BATCH,
-            )
-            if not found:
-                return
-            tags = [tag.decode() for tag in found]
-            total = settling.hand_back(wire, self._keys, group, tags, counted=True, cutoff=cutoff)
-            logger.warning("put back %d messages that were not finished within the visibility timeout", total)
-
 
 def _drain(items: deque[Settlement]) -> list[Settlement]:
     taken = []
     while items:
         taken.append(items.popleft())
     return taken
-
-
-def _number(tag: str) -> int:
-    number = tag.rpartition(":")[2]
-    return int(number) if number.isdigit() else 0
 
 
 class Keepers:

@@ -123,11 +123,18 @@ def hand_back(
 
 def _returns(wire: Wire, keys: Keys, group: str, tag: str, entry: bytes, counted: bool) -> Settlement:
     """The way back of one entry `[envelope, exchange, routing_key]` of the books."""
-    envelope, exchange, routing_key = _split(entry)
+    try:
+        envelope, exchange, routing_key = _split(entry)
+    except (ValueError, UnicodeDecodeError) as exc:
+        aside = keys.dead(group or "unacked")
+        logger.error(
+            "put aside in %s: an entry of %s that makes no sense (%s)", aside, keys.unacked(group), exc
+        )
+        return Settlement(tag, group, BACK, aside, 0, entry)
     queue = _target(wire, keys, exchange, routing_key) if exchange else routing_key
     try:
         raw, priority = messages.returned(envelope, counted=counted)
-    except messages.BadEnvelope as exc:
+    except messages.UNREADABLE as exc:
         logger.error(
             "put aside in %s: a message of queue %s that cannot be decoded (%s)", keys.dead(queue), queue, exc
         )

@@ -1,0 +1,76 @@
+"""Bringing back what others held: consumers of ours whose lease is over, stock consumers past their timeout."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from qbrokers.redis import settling
+from qbrokers.redis.keys import Keys
+from qbrokers.redis.wire import Wire
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100
+
+
+def put_back_of(wire: Wire, keys: Keys, group: str, owner: str) -> int:
+    """Put everything a dead owner held back to the heads of its queues, the oldest first.
+
+    Args:
+        wire: Connection to the server of the group.
+        keys: Names.
+        group: Books to look in.
+        owner: Owner whose lease is over; nothing happens when it turns out to be alive.
+
+    Returns:
+        How many messages went back.
+    """
+    index = keys.unacked_index(group)
+    tags: set[str] = set()
+    cursor: Any = b"0"
+    while True:
+        cursor, found = wire.call(b"ZSCAN", index, cursor, b"MATCH", f"{owner}:*", b"COUNT", 1000)
+        tags.update(tag.decode() for tag in found[::2])
+        if cursor == b"0":
+            break
+    ordered = sorted(tags, key=number_of)
+    total = 0
+    # The last batch first: each goes to the head, so the oldest end up in front.
+    for start in reversed(range(0, len(ordered), BATCH)):
+        batch = ordered[start : start + BATCH]
+        total += settling.hand_back(wire, keys, group, batch, counted=True, dead_owner=owner)
+    wire.call(b"ZREM", keys.owners(group), owner)
+    if total:
+        logger.warning("put back %d messages of a consumer that is gone (its lease is over)", total)
+    return total
+
+
+def put_back_stale(wire: Wire, keys: Keys, group: str, timeout_seconds: float) -> int:
+    """Put back what was taken longer ago than the visibility timeout, as stock consumers do.
+
+    Messages of living owners of ours are not concerned: their time is renewed with their lease.
+
+    Returns:
+        How many messages went back.
+    """
+    now = wire.call(b"TIME")
+    cutoff = int(now[0]) + int(now[1]) / 1e6 - timeout_seconds
+    total = 0
+    while True:
+        found = wire.call(
+            b"ZRANGEBYSCORE", keys.unacked_index(group), b"-inf", f"{cutoff:.3f}", b"LIMIT", 0, BATCH
+        )
+        if not found:
+            break
+        tags = [tag.decode() for tag in found]
+        total += settling.hand_back(wire, keys, group, tags, counted=True, cutoff=cutoff)
+    if total:
+        logger.warning("put back %d messages that were not finished within the visibility timeout", total)
+    return total
+
+
+def number_of(tag: str) -> int:
+    """Number in a tag `<owner>:<number>`; the tags of one owner are older the smaller it is."""
+    number = tag.rpartition(":")[2]
+    return int(number) if number.isdigit() else 0
