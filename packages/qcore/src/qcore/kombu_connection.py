@@ -208,3 +208,8 @@ class TaskProducerPool(_ForkSafe, ProducerPool):
         super().__init__(
             connections, limit=limit, Producer=lambda channel: Producer(channel, serializer=serializer)
         )
+
+    def force_close_all(self, close_pool: bool = True) -> None:
+        """Close the connections as well, also those in use."""
+        super().force_close_all(close_pool)
+        self.connections.force_close_all(close_pool)
