@@ -107,9 +107,7 @@ def test_undecodable_body_fails_the_task_alone(app: App, worker: ThreadWorker) -
 def test_undecompressable_body_is_rejected(
     app: App, worker: ThreadWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    publish_raw(
-        app, [[], {}, {}], {"task": "t.add", "id": "bad-gzip", "compression": "application/x-gzip"}
-    )
+    publish_raw(app, [[], {}, {}], {"task": "t.add", "id": "bad-gzip", "compression": "application/x-gzip"})
     with pytest.raises(Exception):  # noqa: B017 - which error is the codec's affair
         app.AsyncResult("bad-gzip").get(timeout=10)
     still_works(app)

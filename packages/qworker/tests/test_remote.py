@@ -52,7 +52,11 @@ def ask(app: App, command: str, **arguments: Any) -> Any:
         ("query_task", {"ids": "nobody"}, {}),
         ("registered", {}, ["t.add"]),
         ("registered", {"taskinfoitems": ["acks_late"]}, ["t.add [acks_late=False]"]),
-        ("rate_limit", {"task_name": "t.add", "rate_limit": "10/m"}, {"ok": "new rate limit set successfully"}),
+        (
+            "rate_limit",
+            {"task_name": "t.add", "rate_limit": "10/m"},
+            {"ok": "new rate limit set successfully"},
+        ),
         ("rate_limit", {"task_name": "t.add", "rate_limit": ""}, {"ok": "rate limit disabled successfully"}),
         ("rate_limit", {"task_name": "t.none", "rate_limit": "10/m"}, {"error": "unknown task"}),
         ("time_limit", {"task_name": "t.add", "hard": 9, "soft": 5}, {"ok": "time limits set successfully"}),
@@ -167,10 +171,16 @@ def test_stats_have_every_documented_field(app: App, worker: ThreadWorker) -> No
         "transport_options", "uri_prefix", "userid", "virtual_host", "alternates", "failover_strategy",
     } <= set(stats["broker"])  # fmt: skip
     assert "password" not in stats["broker"]
-    assert {"max-concurrency", "max-tasks-per-child", "processes", "put-guarded-by-semaphore", "timeouts"} <= set(
-        stats["pool"]
+    assert {
+        "max-concurrency",
+        "max-tasks-per-child",
+        "processes",
+        "put-guarded-by-semaphore",
+        "timeouts",
+    } <= set(stats["pool"])
+    assert {"stime", "utime", "maxrss", "nvcsw", "nivcsw", "nswap", "oublock", "inblock"} <= set(
+        stats["rusage"]
     )
-    assert {"stime", "utime", "maxrss", "nvcsw", "nivcsw", "nswap", "oublock", "inblock"} <= set(stats["rusage"])
 
 
 def test_conf_is_censored(app: App, worker: ThreadWorker) -> None:

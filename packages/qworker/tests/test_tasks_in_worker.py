@@ -317,8 +317,11 @@ def test_task_events_follow_the_life_of_the_task(app: App) -> None:
 
     def listen() -> None:
         queue = Queue("", Exchange("celeryev", type="topic"), routing_key="#", auto_delete=True)
-        with app.connection_for_read() as connection, connection.Consumer(
-            queue, callbacks=[lambda body, _: events.extend(body if isinstance(body, list) else [body])]
+        with (
+            app.connection_for_read() as connection,
+            connection.Consumer(
+                queue, callbacks=[lambda body, _: events.extend(body if isinstance(body, list) else [body])]
+            ),
         ):
             listening.set()
             while not stop.is_set():

@@ -74,13 +74,11 @@ class Lifecycle:
     def _soft_seconds(self) -> float:
         conf = self.worker.app.conf
         seconds = float(conf.worker_soft_shutdown_timeout or 0.0)
-        if (
-            seconds > 0
-            and not conf.worker_enable_soft_shutdown_on_idle
-            and not self.worker.state.active_count
-        ):
-            return 0.0
-        return seconds
+        if conf.worker_enable_soft_shutdown_on_idle:
+            return seconds
+        # A request counts from its dispatch: news of its start may be on the way.
+        busy = any(request.phase is not SCHEDULED for request in self.worker.state)
+        return seconds if busy else 0.0
 
     # -- acting; in the loop
 

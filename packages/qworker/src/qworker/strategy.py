@@ -119,8 +119,8 @@ class TaskStrategy:
     def start(self, request: Request) -> None:
         """Give a request whose time has come to the pool, as the rate limit allows."""
         consumer = self.consumer
-        held = consumer.held.get(self.name)
-        if held is not None and not held.admit(request):
+        bucket = consumer.task_buckets.get(self.name)
+        if bucket is not None and not consumer.held_for(self, bucket).admit(request):
             request.phase = SCHEDULED
             consumer.hold_prefetch()
             return

@@ -199,10 +199,8 @@ class Consumer:
         strategy = self.strategies.get(name)
         if strategy is None and name in self.app.tasks:
             strategy = self.strategies[name] = strategy_for(self.app.tasks[name], self.app, self)
-            bucket = self.bucket_for_task(self.app.tasks[name])
-            if bucket is not None:
-                self.task_buckets[name] = bucket
-                self.held[name] = HeldRequests(bucket, self.timer, strategy.resume)
+            if not self.app.conf.worker_disable_rate_limits:
+                self.task_buckets[name] = self.bucket_for_task(self.app.tasks[name])
         return strategy
 
     # -- rate limits
@@ -215,26 +213,25 @@ class Consumer:
     def reset_rate_limits(self) -> None:
         """Make buckets anew from the tasks' `rate_limit`s; what is held starts when the new ones let it."""
         self.task_buckets.clear()
-        for name, task in self.app.tasks.items():
-            bucket = self.bucket_for_task(task)
-            if bucket is not None:
-                self.task_buckets[name] = bucket
-        self.apply_buckets()
-
-    def apply_buckets(self) -> None:
-        """Let `task_buckets` take effect."""
-        waiting = {name: held.take_all() for name, held in self.held.items()}
-        self.held.clear()
         if not self.app.conf.worker_disable_rate_limits:
-            for name, bucket in self.task_buckets.items():
-                strategy = self.strategies.get(name)
-                if bucket is not None and strategy is not None:
-                    self.held[name] = HeldRequests(bucket, self.timer, strategy.resume)
-        for name, requests in waiting.items():
-            held = self.held.get(name)
-            for request in requests:
-                if held is None or held.admit(request):
-                    request.strategy.resume(request)
+            for name, task in self.app.tasks.items():
+                bucket = self.bucket_for_task(task)
+                if bucket is not None:
+                    self.task_buckets[name] = bucket
+        waiting = [request for held in self.held.values() for request in held.take_all()]
+        self.held.clear()
+        for request in waiting:
+            self.release_prefetch()
+            request.phase = RESERVED
+            request.strategy.start(request)
+
+    def held_for(self, strategy: TaskStrategy, bucket: Any) -> HeldRequests:
+        """Those requests of a task type that wait for a turn in its bucket."""
+        held = self.held.get(strategy.name)
+        if held is None:
+            held = self.held[strategy.name] = HeldRequests(bucket, self.timer, strategy.resume)
+        held.bucket = bucket
+        return held
 
     # -- messages
 

@@ -18,7 +18,7 @@ from attrs import define, field
 from qcore.edge import kombu
 from qcore.events import event_exchange
 from qworker import bootsteps
-from qworker.consumer.mingle import compatible
+from qworker.consumer.mingle import COMPATIBLE_DRIVERS, compatible
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 5.0
+# In memory, the workers are those of one process: of use to tests.
+GOSSIP_DRIVERS = COMPATIBLE_DRIVERS | {"memory"}
 # A worker is taken for lost after so many heartbeats were missed.
 MISSED_HEARTBEATS = 2.0
 
@@ -111,7 +113,7 @@ class Gossip(bootsteps.ConsumerStep):
         interval: float = CHECK_SECONDS,
         **kwargs: Any,
     ) -> None:
-        self.enabled = not without_gossip and compatible(c.app)
+        self.enabled = not without_gossip and compatible(c.app, GOSSIP_DRIVERS)
         self.app = c.app
         self.consumer = c
         self.interval = interval

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL_SECONDS = 2.0
 
-SOFTWARE = {"sw_ident": "py-q", "sw_ver": __version__, "sw_sys": platform.system()}
+SOFTWARE = {"sw_ident": "py-celery", "sw_ver": __version__, "sw_sys": platform.system()}
 """What workers say of themselves."""
 
 

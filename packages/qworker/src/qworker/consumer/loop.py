@@ -44,6 +44,7 @@ class EventLoop(bootsteps.StartStopStep):
         # The hub calls it before each poll, so that nothing that timers or children set off waits meanwhile.
         c.hub.on_tick.add(c.end_of_tick)
         try:
+            c.task_consumer.on_message = c.create_task_handler()
             c.task_consumer.consume()
             c.consuming = True
             self.ready(c)

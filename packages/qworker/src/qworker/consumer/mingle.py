@@ -65,7 +65,7 @@ class Mingle(bootsteps.StartStopStep):
             c.state.revoked.update(revoked)
 
 
-def compatible(app: Any) -> bool:
+def compatible(app: Any, drivers: frozenset[str] = COMPATIBLE_DRIVERS) -> bool:
     """Whether workers can reach each other over the app's broker."""
     with app.connection_for_read() as connection:
-        return connection.transport.driver_type in COMPATIBLE_DRIVERS
+        return connection.transport.driver_type in drivers
