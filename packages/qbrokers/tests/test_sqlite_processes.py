@@ -131,17 +131,18 @@ from qbrokers.errors import LeaseLost
 connection = connect(sys.argv[1], lease_seconds=0.6, heartbeat_seconds=0.1)
 import kombu
 held = []
-with kombu.Consumer(connection.channel(), [queue()], on_message=held.append):
-    connection.drain_events(timeout=10)
-    print("holding", flush=True)
-    try:
-        while True:
-            try:
-                connection.drain_events(timeout=1)
-            except TimeoutError:
-                pass
-    except LeaseLost:
-        print("lost", flush=True)
+kombu.Consumer(connection.channel(), [queue()], on_message=held.append).consume()
+connection.drain_events(timeout=10)
+print("holding", flush=True)
+try:
+    while True:
+        try:
+            # Short, so that the loss is often found between two calls.
+            connection.drain_events(timeout=0.01)
+        except TimeoutError:
+            pass
+except LeaseLost:
+    print("lost", flush=True)
 connection.release()
 """
     with connect(path, watch_seconds=0.1) as connection:

@@ -77,6 +77,11 @@ class Session:
         """Whether the connection can go on; otherwise a new one is needed."""
         return not (self.closed or self._lost or self.store.database.gone)
 
+    @property
+    def has_consumers(self) -> bool:
+        """Whether somebody waits for messages on this connection."""
+        return bool(self._subscriptions) and not self.closed
+
     # -- consumers
 
     def subscribe(self, subscription_of: Callable[[int], Subscription], tag: str, queue: str) -> None:

@@ -70,8 +70,12 @@ class Transport(base.Transport):
         connection.close()
 
     def verify_connection(self, connection: Session) -> bool:
-        """Whether the connection can go on."""
-        return connection.usable
+        """Whether kombu may go on with this connection, instead of opening a new one without a word.
+
+        A broken connection with consumers counts as connected: its next use raises the error. A new one
+        would have no consumers, and the program would wait for ever.
+        """
+        return connection.usable or connection.has_consumers
 
     def create_channel(self, connection: Session) -> Channel:
         """Open a channel."""
