@@ -163,7 +163,7 @@ class Loader:
     # --- hooks ------------------------------------------------------------------------------------
 
     def on_worker_init(self) -> None:
-        """Called when a worker starts, before modules are imported."""
+        """Called when a worker starts, after modules were imported."""
 
     def on_worker_process_init(self) -> None:
         """Called in a pool process when it starts."""
