@@ -250,6 +250,18 @@ def test_events_wait_in_order_while_the_broker_is_away(
     assert dispatcher.buffered == 0
 
 
+def test_an_event_does_not_overtake_those_that_wait(
+    connection: Connection, exchange: str, listener: Listener
+) -> None:
+    dispatcher = EventDispatcher(connection, exchange=exchange)
+    producer = dispatcher.producer = BrokenProducer(dispatcher.producer)
+    dispatcher.send("worker-x", n=1)
+    dispatcher.send("worker-x", n=2)
+    producer.away = False
+    dispatcher.send("worker-x", n=3)
+    assert [message.payload["n"] for message in listener.drain()] == [1, 2, 3]
+
+
 def test_outbox_is_bounded_and_says_so(
     connection: Connection, exchange: str, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -332,3 +344,19 @@ def test_importing_events_leaves_kombu_out() -> None:
     code = "import sys, qcore.events; print('kombu' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout.strip().lower()) is False
+
+
+def test_a_broker_that_is_away_is_not_asked_again_at_once() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    listener.close()
+    with Connection(f"amqp://127.0.0.1:{port}//") as connection:
+        dispatcher = EventDispatcher(connection)
+        dispatcher.send("worker-online")
+        started = time.monotonic()
+        for _ in range(100):
+            dispatcher.send("worker-heartbeat")
+            dispatcher.flush()
+        assert time.monotonic() - started < 5
+        assert dispatcher.buffered == 101
+        dispatcher.close()

@@ -38,6 +38,8 @@ Payload = Event | list[Event]
 DEFAULT_OUTBOX_LIMIT = 10_000
 # The offset changes twice a year; asking the C library for each event would cost more than the event itself.
 OFFSET_CACHE_SECONDS = 1.0
+# A try to connect may take seconds, and senders wait for it: one try in a while is enough.
+RECONNECT_SECONDS = 2.0
 
 
 class Clock(Protocol):
@@ -112,6 +114,7 @@ class EventDispatcher:
         self._buffer_lock = threading.Lock()
         self._publish_lock = threading.RLock()
         self._was_connected = False
+        self._connect_again_at = 0.0
         self._offset = 0.0
         self._offset_valid_until = 0.0
         if enabled and self.connection.transport.driver_type not in driver_types_disabled:
@@ -178,10 +181,12 @@ class EventDispatcher:
             return
         event = self._event(type, fields, blind, utcoffset)
         with self._publish_lock:
-            if self.producer is not None:
-                self._publish(
-                    event, routing_key_of(type), self.producer, retry=retry, retry_policy=retry_policy
-                )
+            if self.producer is None:
+                return
+            if self._outbox and not self._flush_outbox():
+                self._keep(event, routing_key_of(type))
+                return
+            self._publish(event, routing_key_of(type), self.producer, retry=retry, retry_policy=retry_policy)
 
     def publish(
         self,
@@ -295,11 +300,16 @@ class EventDispatcher:
         """Connect again when the connection was lost; tries for a moment only, unlike kombu by default."""
         if self.channel is not None or self.connection.connected:
             return
+        now = time.monotonic()
+        if now < self._connect_again_at:
+            raise ConnectionError("the broker was away a moment ago")
+        self._connect_again_at = now + RECONNECT_SECONDS
         if self._was_connected:
             self.connection.collect()  # or the dead socket would stay open
         self.connection.ensure_connection(
             max_retries=1, interval_start=0.1, interval_step=0, reraise_as_library_errors=False
         )
+        self._connect_again_at = 0.0
         self._was_connected = True
         self.producer.revive(self.connection.default_channel)
 
