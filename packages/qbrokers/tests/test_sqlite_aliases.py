@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def run(program: str, *arguments: object) -> str:
     """The aliases are global to a process, so each test has one of its own."""
@@ -41,6 +43,7 @@ print("sqlite" in kombu.transport.TRANSPORT_ALIASES)
 
 
 def test_redis_stays_with_kombu_unless_asked() -> None:
+    pytest.importorskip("redis")
     program = """
 import qbrokers.aliases, kombu.transport
 qbrokers.aliases.install()
