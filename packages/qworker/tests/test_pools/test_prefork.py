@@ -289,8 +289,8 @@ def test_sudden_death_everywhere_leaves_every_job_with_one_end(tmp_path: Path):
                 tags.append(driver.submit(job, random.choice(["a", "b"]), **limit))
             driver.pool.flush()
             driver.pool.poll(0.05)
-            if random.random() < 0.05:
-                children = [*driver.pool._crew.everyone()]  # type: ignore[attr-defined]
+            children = [*driver.pool._crew.everyone()]  # type: ignore[attr-defined]
+            if children and random.random() < 0.05:
                 random.choice(children).kill(signal.SIGKILL)
             if len(driver.log.finals) > finals:
                 finals, last_end = len(driver.log.finals), time.monotonic()
