@@ -79,7 +79,9 @@ def test_a_damaged_file_is_put_aside(
     (aside,) = [p for p in tmp_path.iterdir() if ".unreadable-" in p.name]
     assert aside.read_bytes() == content
     assert f"kept as {aside.name}" in caplog.text
-    assert set(StateFile(path).runs()) == {"a"}
+    again = StateFile(path)
+    assert set(again.runs()) == {"a"}
+    again.close()
 
 
 def test_a_truncated_file_is_put_aside(tmp_path: Path) -> None:
