@@ -113,7 +113,9 @@ class AMQP:
     def address(self, options: dict[str, Any]) -> Address:
         """The address that routed options lead to (W1-04).
 
-        A direct queue is reached by its name through the default exchange, unless exchange or key were given.
+        A direct queue is reached by its name through the default exchange, unless both exchange and key were given.
+        An exchange given by hand is declared if one of our queues is on it: a fanout exchange that nobody has
+        declared yet swallows messages.
         """
         queue, exchange, key = options.get("queue"), options.get("exchange"), options.get("routing_key")
         mode = options.get("delivery_mode")
@@ -122,8 +124,12 @@ class AMQP:
         if exchange is not None and not isinstance(exchange, str):
             mode = exchange.delivery_mode if mode is None else mode
             exchange = exchange.name
+        if exchange and (queue is None or queue.exchange.name != exchange):
+            queue = self.queues.for_exchange(exchange) or queue
         if queue is not None:
-            if exchange is None and key is None and queue.exchange.type in ("direct", "", None):
+            complete = exchange is not None and key is not None
+            own = exchange is None or exchange == queue.exchange.name
+            if own and not complete and queue.exchange.type in ("direct", "", None):
                 exchange, key = "", queue.name
             elif exchange is None or key is None:
                 exchange = queue.exchange.name if exchange is None else exchange

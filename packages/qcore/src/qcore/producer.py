@@ -20,6 +20,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from qcore import errors  # kombu's classes are looked up there on first use
+from qcore.queues import is_broadcast
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,11 @@ class Link:
         )
 
     def declare(self, queue: Any) -> None:
-        queue(self.channel).declare()
+        if is_broadcast(queue):
+            # The queue itself would be one more copy, which nobody consumes.
+            queue.exchange(self.channel).declare()
+        else:
+            queue(self.channel).declare()
         self.declared.add(queue.name)
 
     def close(self) -> None:

@@ -35,6 +35,10 @@ def Broadcast(name: str, queue: str | None = None, unique: bool = False, **optio
 
 def is_broadcast(queue: Any) -> bool:
     """Whether each consumer has its own copy of `queue`, so that a sender declares the exchange alone."""
+    return bool(_is_fanout(queue) and queue.auto_delete)
+
+
+def _is_fanout(queue: Any) -> bool:
     return queue.exchange is not None and queue.exchange.type == "fanout"
 
 
@@ -153,6 +157,10 @@ class Queues(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._queues)
 
+    def for_exchange(self, name: str) -> Any:
+        """The first declared queue on the exchange called `name`, None when there is none."""
+        return next((queue for queue in list(self._queues.values()) if queue.exchange.name == name), None)
+
     # --- changing ---------------------------------------------------------------------------------
 
     def add(self, queue: Any, **options: Any) -> Any:
@@ -246,7 +254,7 @@ class Queues(Mapping[str, Any]):
         defaults = self.defaults
         if queue.exchange is None or queue.exchange.name == "":
             queue.exchange = self._default_exchange()
-        if not queue.routing_key and not is_broadcast(queue):
+        if not queue.routing_key and not _is_fanout(queue):
             queue.routing_key = defaults.routing_key or defaults.queue
         if defaults.max_priority is not None and queue.max_priority is None:
             arguments = dict(queue.queue_arguments or {})
