@@ -10,11 +10,11 @@ from typing import Any
 
 import kombu
 import pytest
+from worker_helpers import make_app, publish_raw, wait_until
+
 from qcore import App
 from qworker import bootsteps
 from qworker.testing import start_worker
-
-from worker_helpers import make_app, publish_raw, wait_until
 
 
 @pytest.fixture

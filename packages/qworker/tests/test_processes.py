@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from worker_helpers import wait_until
+
 from qcore import App
 from qcore.errors import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from qworker.wakeup import Wakeup
-
-from worker_helpers import wait_until
 
 PROGRAM = Path(__file__).parent / "programs" / "worker_program.py"
 FAST_LEASE = {"broker_transport_options": {"lease_seconds": 2.0}}

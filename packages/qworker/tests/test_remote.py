@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from worker_helpers import make_app, wait_until
+
 from qcore import App
 from qworker.remote import ControlState, control_command, inspect_command, panel
 from qworker.testing import ThreadWorker, start_worker
-
-from worker_helpers import make_app, wait_until
 
 
 @pytest.fixture

@@ -80,8 +80,8 @@ class Pool(bootsteps.StartStopStep):
         )
         w.reports = PoolReports(w)
         factory = partial(make_runner, w.app, w.hostname, w.child_setup)
+        refuse_limits(w, pool_class)
         w.pool = pool_class(factory, w.min_concurrency, w.reports, options)
-        refuse_limits(w)
         return self
 
     def start(self, w: WorkController) -> None:
@@ -166,6 +166,7 @@ class Beat(bootsteps.StartStopStep):
 
     label = "Beat"
     conditional = True
+    requires = (Pool,)
 
     def __init__(self, w: WorkController, **kwargs: Any) -> None:
         self.enabled = bool(w.beat)
@@ -178,9 +179,9 @@ class Beat(bootsteps.StartStopStep):
         Raises:
             MissingPackageError: the package qbeat is not installed.
         """
-        w.beat_service = w.app.Beat(
-            schedule=w.schedule, scheduler=w.scheduler, hostname=w.hostname
-        ).embedded()
+        w.beat_service = w.app.Beat(schedule=w.schedule, scheduler=w.scheduler, hostname=w.hostname).embedded(
+            thread=w.pool.name != "prefork"
+        )
         return w.beat_service
 
 
@@ -215,17 +216,17 @@ def find_pool(name: Any) -> Any:
     )
 
 
-def refuse_limits(w: WorkController) -> None:
+def refuse_limits(w: WorkController, pool_class: Any) -> None:
     """Raise when the worker's time limits cannot be kept by the pool."""
-    capabilities = w.pool.capabilities
+    capabilities = pool_class.capabilities
     hard, soft = w.default_limits
     if hard and not capabilities.hard_limit:
         raise ImproperlyConfigured(
-            f"the {w.pool.name} pool cannot keep a hard time limit ({hard} s): use another pool (prefork), or take "
+            f"the {pool_class.name} pool cannot keep a hard time limit ({hard} s): use another pool (prefork), or take "
             "task_time_limit and --time-limit away"
         )
     if soft and not capabilities.soft_limit:
         raise ImproperlyConfigured(
-            f"the {w.pool.name} pool cannot keep a soft time limit ({soft} s): use another pool (prefork), or take "
+            f"the {pool_class.name} pool cannot keep a soft time limit ({soft} s): use another pool (prefork), or take "
             "task_soft_time_limit and --soft-time-limit away"
         )

@@ -8,6 +8,7 @@ from multiprocessing import current_process
 from typing import Any
 
 from qcore.execution.runner import TaskRunner
+from qworker import rdb
 from qworker.pools.limits import drive, guard
 
 
@@ -26,7 +27,9 @@ def make_runner(app: Any, hostname: str, on_start: Callable[[], None] | None = N
         hostname: Node name of the worker.
         on_start: Called in the child once it is set up.
     """
-    return ChildRunner(app, hostname, guard=guard, aguard=guard, on_start=partial(set_up_child, app, on_start))
+    return ChildRunner(
+        app, hostname, guard=guard, aguard=guard, on_start=partial(set_up_child, app, on_start)
+    )
 
 
 def set_up_child(app: Any, on_start: Callable[[], None] | None) -> None:
@@ -34,6 +37,7 @@ def set_up_child(app: Any, on_start: Callable[[], None] | None) -> None:
     index = getattr(current_process(), "index", None)
     if index is not None:
         app.log.setup_in_child(index)
+        rdb.install_signal_handler()
     app.loader.init_worker_process()
     if on_start is not None:
         on_start()

@@ -23,7 +23,7 @@ from qcore.execution.records import Job
 
 logger = logging.getLogger(__name__)
 
-# How long a fork waits for the thread to be between two batches; a lock held over a fork would stay locked in the child.
+# How long a fork waits for the thread to be between two batches: a lock held over a fork stays locked in the child.
 FORK_WAIT_SECONDS = 5.0
 
 

@@ -2,7 +2,7 @@
 
 | stage | asked for by | what happens |
 |---|---|---|
-| warm | TERM, the first INT, command `shutdown` | take nothing more, hand back what has not started, finish what runs, exit 0 |
+| warm | TERM, the first INT, command `shutdown` | hand back what has not started, finish what runs, exit 0 |
 | soft | QUIT or the second INT with `worker_soft_shutdown_timeout` | the same for that many seconds, then cold |
 | cold | QUIT, the second INT | end what runs; late-ack messages go back to their queues, exit 1 |
 | hard | INT or QUIT during a cold one | leave at once |
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcore.errors import WorkerShutdown, WorkerTerminate
 from qcore.signals import worker_shutting_down
+from qworker import rdb
 from qworker.state import SCHEDULED
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class SignalHandlers:
         self.restart_requested = False
 
     def install(self) -> None:
-        """Take over TERM, QUIT, INT, HUP, USR1 and USR2."""
+        """Take over TERM, QUIT, INT, HUP and USR1; USR2 when `Q_RDBSIG` is set."""
         if threading.current_thread() is not threading.main_thread():
             return
         term = self.on_cold if os.environ.get("REMAP_SIGTERM") == "SIGQUIT" else self.on_warm
@@ -173,7 +174,8 @@ class SignalHandlers:
         self._set("SIGQUIT", self.on_cold)
         self._set("SIGINT", self.on_interrupt)
         self._set("SIGUSR1", self.on_dump)
-        self._set("SIGUSR2", self.on_debug)
+        if os.environ.get("Q_RDBSIG"):
+            self._set("SIGUSR2", rdb.on_signal)
         if sys.platform != "darwin":
             self._set("SIGHUP", self.on_warm if _has_terminal() else self.on_restart)
 
@@ -233,12 +235,6 @@ class SignalHandlers:
     def on_dump(self, number: int, frame: Any) -> None:
         """Write the stacks of all threads to stderr."""
         faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
-
-    def on_debug(self, number: int, frame: Any) -> None:
-        """Open the remote debugger in the main process."""
-        from qworker import rdb
-
-        rdb.set_trace(frame)
 
     def _tell(self, number: int, how: str, exitcode: int) -> None:
         worker_shutting_down.send(

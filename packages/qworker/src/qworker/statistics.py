@@ -89,13 +89,13 @@ def report(app: Any) -> str:
             continue
     with app.connection_for_write() as connection:
         broker = connection.as_uri()
-    return "\n".join(
-        [
-            f"software -> {' '.join(software)}",
-            f"platform -> {platform.system()} {platform.release()} {platform.machine()}   "
-            f"python -> {platform.python_implementation()} {platform.python_version()}",
-            f"broker -> {broker}   results -> {getattr(app.backend, 'url', None) or 'disabled'}",
-            "",
-            app.conf.humanize(with_defaults=False, censored=True),
-        ]
-    )
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    lines = [
+        f"software -> {' '.join(software)}",
+        f"platform -> {system}   python -> {python}",
+        f"broker -> {broker}   results -> {getattr(app.backend, 'url', None) or 'disabled'}",
+        "",
+        app.conf.humanize(with_defaults=False, censored=True),
+    ]
+    return "\n".join(lines)

@@ -96,9 +96,9 @@ def start_worker(
         worker.request_stop()
         worker.thread.join(shutdown_timeout)
         if worker.thread.is_alive():
+            running = ", ".join(request.humaninfo() for request in worker.state)
             worker.lifecycle.request_cold()
             worker.thread.join(STOP_SECONDS)
-            running = ", ".join(request.humaninfo() for request in worker.active_requests)
             raise EmbeddedWorkerError(
                 f"the embedded worker did not stop in {shutdown_timeout} s; it runs {running or 'nothing'}"
             )

@@ -188,10 +188,19 @@ class WorkController:
         self._select_queues(queues, exclude_queues)
         self.on_before_init()
         self.blueprint = WorkerBlueprint(steps=app.steps["worker"])
-        self.blueprint.apply(self, **self.step_options)
+        try:
+            self.blueprint.apply(self, **self.step_options)
+        except BaseException:
+            self._close_loop()
+            raise
 
     def __repr__(self) -> str:
         return f"<Worker: {self.hostname} ({self.blueprint.human_state()})>"
+
+    def _close_loop(self) -> None:
+        self.wakeup.close()
+        if self.hub is not None:
+            self.hub.close()
 
     def _import_modules(self, include: str | Iterable[str] | None) -> None:
         modules = _names(include)

@@ -22,9 +22,7 @@ def retry_lost(c: Consumer, request: Request, exc: BaseException) -> bool:
 
     job = request.job()
     try:
-        payload = c.app.amqp.codec.decode(
-            job.body, job.content_type, job.content_encoding
-        )
+        payload = c.app.amqp.codec.decode(job.body, job.content_type, job.content_encoding)
         args, kwargs, embed = check_body(payload)
         context = request_of(job, args, kwargs, embed)
         context.called_directly = False
