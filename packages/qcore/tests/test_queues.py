@@ -225,7 +225,7 @@ def test_broadcast_queues():
     queue = queues["everyone"]
     assert queue.name.startswith("bcast.")
     assert queue.auto_delete
-    assert (queue.exchange.name, queue.exchange.type, queue.routing_key) == ("everyone", "fanout", "")
+    assert (queue.exchange.name, queue.exchange.type, queue.routing_key) == ("everyone", "fanout", "celery")
     assert is_broadcast(queue)
     assert not is_broadcast(queues["celery"])
     queues.deselect("everyone")

@@ -35,11 +35,7 @@ def Broadcast(name: str, queue: str | None = None, unique: bool = False, **optio
 
 def is_broadcast(queue: Any) -> bool:
     """Whether each consumer has its own copy of `queue`, so that a sender declares the exchange alone."""
-    return bool(_is_fanout(queue) and queue.auto_delete)
-
-
-def _is_fanout(queue: Any) -> bool:
-    return queue.exchange is not None and queue.exchange.type == "fanout"
+    return queue.exchange is not None and queue.exchange.type == "fanout" and bool(queue.auto_delete)
 
 
 def worker_direct(hostname: Any) -> Any:
@@ -254,7 +250,8 @@ class Queues(Mapping[str, Any]):
         defaults = self.defaults
         if queue.exchange is None or queue.exchange.name == "":
             queue.exchange = self._default_exchange()
-        if not queue.routing_key and not _is_fanout(queue):
+        if not queue.routing_key:
+            # Also on fanout exchanges: on Redis the key is part of the channel, and Celery's workers listen there.
             queue.routing_key = defaults.routing_key or defaults.queue
         if defaults.max_priority is not None and queue.max_priority is None:
             arguments = dict(queue.queue_arguments or {})
