@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import time
+from importlib.util import find_spec
 
 import pytest
 from kombu.exceptions import ConnectionLimitExceeded, LimitExceeded
@@ -13,6 +14,10 @@ from kombu.transport import memory
 from qcore import connections
 from qcore.errors import ImproperlyConfigured
 from qcore.settings import Settings
+
+needs_redis = pytest.mark.skipif(
+    not (find_spec("redis") and find_spec("hiredis")), reason="the extra qbrokers[redis] is not installed"
+)
 
 
 def make(**settings):
@@ -32,8 +37,8 @@ def describe(**settings):
         ("amqp://me:secret@host:5673/vhost", "amqp://me:**@host:5673/vhost"),
         ("amqp://", "amqp://guest:**@localhost:5672//"),
         ("pyamqp://", "amqp://guest:**@localhost:5672//"),
-        ("redis://localhost/3", "redis://localhost:6379/3"),
-        ("redis://:secret@localhost/3", "redis://:**@localhost:6379/3"),
+        pytest.param("redis://localhost/3", "redis://localhost:6379/3", marks=needs_redis),
+        pytest.param("redis://:secret@localhost/3", "redis://:**@localhost:6379/3", marks=needs_redis),
         ("kombu.transport.memory.Transport://localhost", "memory://localhost//"),
         ("kombu.transport.memory:Transport://localhost", "memory://localhost//"),
     ],
@@ -120,6 +125,7 @@ def test_an_explicit_url_wins():
     assert connections.connection_for_read(make(broker_url="amqp://a"), "amqp://b").hostname == "b"
 
 
+@needs_redis
 def test_urls_in_parts():
     conf = make(
         broker_transport="redis", broker_host="h", broker_port=99, broker_password="p/@:", broker_vhost="3"
@@ -152,6 +158,7 @@ def test_settings_reach_the_connection():
     assert connection.heartbeat == 7
 
 
+@needs_redis
 def test_tls_schemes_check_the_server_unless_told_otherwise():
     secure = connections.connection_for_write(make(broker_url="rediss://h"))
     assert secure.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}

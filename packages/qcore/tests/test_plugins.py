@@ -1,5 +1,7 @@
 """Entry points."""
 
+import sys
+
 import pytest
 
 from qcore import plugins
@@ -38,6 +40,28 @@ def test_what_is_installed_is_found():
 def test_a_missing_library_is_named():
     with pytest.raises(MissingPackageError, match="no_such_library_for_sure"):
         plugins.load("qtest.group", "broken")
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_extra_that_brings_a_missing_library_is_named(tmp_path):
+    metadata = tmp_path / "plugpack-1.0.dist-info" / "METADATA"
+    metadata.write_text(
+        metadata.read_text()
+        + "Requires-Dist: no-such-library-for-sure>=1; extra == 'shiny'\nProvides-Extra: shiny\n"
+    )
+    with pytest.raises(MissingPackageError, match=r"pip install 'plugpack\[shiny\]'"):
+        plugins.load("qtest.group", "broken")
+
+
+@pytest.mark.usefixtures("installed")
+def test_everything_is_loaded_in_order(tmp_path):
+    write_distribution(tmp_path / "more", "[qtest.other]\nb = os:sep\na = os.path:join\n")
+    sys.path.insert(0, str(tmp_path / "more"))
+    plugins.refresh()
+    try:
+        assert [name for name, _ in plugins.load_all("qtest.other")] == ["a", "b"]
+    finally:
+        sys.path.remove(str(tmp_path / "more"))
 
 
 @pytest.mark.usefixtures("installed")

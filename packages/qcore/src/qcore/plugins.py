@@ -12,11 +12,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from .errors import ImproperlyConfigured, MissingPackageError
+
+_REQUIREMENT = re.compile(r"[\w.-]+")
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
 
 _KNOWN: dict[str, dict[str, str]] = {
     "qcore.brokers": dict.fromkeys(("redis", "rediss", "sentinel", "sqlite"), "qbrokers"),
@@ -81,7 +85,7 @@ def load(group: str, name: str) -> object:
     found = find(group, name)
     if found is not None:
         return found
-    label = _LABELS.get(group, "{name!r}").format(name=name)
+    label = _label(group, name)
     package = _KNOWN.get(group, {}).get(name)
     if package is not None:
         raise MissingPackageError(label, package)
@@ -103,14 +107,32 @@ def _load(point: EntryPoint) -> object:
     try:
         return point.load()
     except ModuleNotFoundError as exc:
-        raise MissingPackageError(
-            f"the plugin {point.name!r} ({point.value}) cannot be imported: {exc}; it",
-            exc.name or point.module,
-        ) from exc
+        label = _label(point.group, point.name)
+        raise MissingPackageError(f"{label} ({exc})", _bringing(point, exc.name or point.module)) from exc
     except AttributeError as exc:
         raise ImproperlyConfigured(
             f"the plugin {point.name!r} points to {point.value}, which does not exist"
         ) from exc
+
+
+def _label(group: str, name: str) -> str:
+    return _LABELS.get(group, "the plugin {name!r}").format(name=name)
+
+
+def _bringing(point: EntryPoint, module: str) -> str:
+    """What to install for `module`: the extra of the plugin's own package that asks for it, else itself."""
+    name = module.partition(".")[0]
+    for requirement in (point.dist.requires or ()) if point.dist is not None else ():
+        wanted, extra = _REQUIREMENT.match(requirement), _EXTRA.search(requirement)
+        if (
+            wanted
+            and extra
+            and extra[1] != "all"
+            and wanted[0].lower().replace("-", "_") == name
+            and point.dist is not None
+        ):
+            return f"'{point.dist.name}[{extra[1]}]'"
+    return name
 
 
 def _listing(names: Iterable[str]) -> str:
