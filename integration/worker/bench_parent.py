@@ -93,7 +93,9 @@ def main() -> None:
 
     worker.ready_callbacks.append(measure)
     worker.start()
-    print(f"{done[0] / count * 1e6:.1f} us per task, {count / done[0]:.0f} tasks/s, {worker.state.processed} done")
+    print(
+        f"{done[0] / count * 1e6:.1f} us per task, {count / done[0]:.0f} tasks/s, {worker.state.processed} done"
+    )
 
 
 if __name__ == "__main__":
