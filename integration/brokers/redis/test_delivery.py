@@ -330,6 +330,17 @@ def test_queue_limits_are_kept(broker: Broker) -> None:
         assert [m.payload for m in got] == ["new"]
 
 
+def test_declaring_a_queue_that_expires_again_restores_its_binding(broker: Broker) -> None:
+    reply = Queue("reply", Exchange("reply"), routing_key="reply", expires=10)
+    with broker.connect() as connection:
+        channel = connection.channel()
+        reply(channel).declare()
+        broker.client.delete(broker.prefix + "_kombu.binding.reply")  # its life was over
+        reply(channel).declare()
+        Producer(channel).publish("x", exchange=reply.exchange, routing_key="reply")
+        assert channel.basic_get("reply", no_ack=True).payload == "x"
+
+
 def test_no_key_but_queues_and_permanent_bindings_lives_for_ever(broker: Broker) -> None:
     reply = Queue("reply", Exchange("reply"), routing_key="reply", expires=10, auto_delete=True)
     with broker.connect() as connection:
@@ -350,3 +361,27 @@ def test_an_idle_consumer_uses_hardly_any_cpu(broker: Broker) -> None:
         used = time.process_time()
         drain(connection, 2)
         assert time.process_time() - used < 0.02 * 2
+
+
+def test_a_foreign_key_in_the_way_loses_nothing_and_is_named(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    lists = [broker.prefix + "jobs\x06\x169", broker.prefix + "jobs.dead"]
+    with broker.connect() as connection:
+        got: list[Any] = []
+        with Consumer(connection.channel(), [QUEUE], on_message=got.append):
+            for name in lists:
+                broker.client.set(name, "of another program")
+            publish(connection.channel(), "a")
+            drain(connection, 0.3)
+            assert got == []
+            assert broker.client.llen(broker.prefix + "jobs") == 1
+            assert "jobs\x06\x169" in caplog.text
+            broker.client.delete(lists[0])
+            drain(connection, 5, lambda: bool(got))
+            got[0].channel.dead_letter(got[0].delivery_tag, "why")
+            drain(connection, 0.3)
+            assert broker.held() == 1
+            broker.client.delete(lists[1])
+            until(lambda: broker.held() == 0, 10)
+        assert broker.client.llen(broker.prefix + "jobs.dead") == 1

@@ -205,9 +205,11 @@ def test_a_frozen_connection_is_noticed_within_fifteen_seconds(broker: Broker) -
         connection.close()
         assert time.monotonic() - begun < 8, "closing a lost connection waits for nobody"
         begun = time.monotonic()
-        with pytest.raises((OperationalError, *CONNECTION_ERRORS)):
-            with broker.connect(url, socket_connect_timeout=1, socket_timeout=1) as other:
-                Producer(other.channel()).publish("x", routing_key="jobs")
+        with (
+            pytest.raises((OperationalError, *CONNECTION_ERRORS)),
+            broker.connect(url, socket_connect_timeout=1, socket_timeout=1) as other,
+        ):
+            Producer(other.channel()).publish("x", routing_key="jobs")
         assert time.monotonic() - begun < 10
         proxy.thaw()
 
@@ -303,3 +305,55 @@ def test_a_forked_child_uses_no_socket_of_its_parent(broker: Broker) -> None:
         assert channel.basic_get("jobs").payload == "child"
         message.ack()
         channel.flush()
+
+
+def test_clients_killed_all_the_time_cost_neither_cpu_nor_descriptors(broker: Broker) -> None:
+    def open_descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def kill_ours() -> None:
+        for client in broker.client.client_list():
+            if client["name"] == broker.prefix:
+                broker.client.client_kill_filter(_id=client["id"])
+
+    got: list[Any] = []
+    before, used, begun = open_descriptors(), time.process_time(), time.monotonic()
+    losses = 0
+    while time.monotonic() - begun < 3:
+        try:
+            with (
+                broker.connect(client_name=broker.prefix) as connection,
+                Consumer(connection.channel(), [QUEUE], on_message=lambda m: (got.append(m), m.ack())),
+            ):
+                drain(connection, 0.2)
+                kill_ours()
+                drain(connection, 2)
+        except CONNECTION_ERRORS:
+            losses += 1
+    assert losses > 5
+    assert (time.process_time() - used) / (time.monotonic() - begun) < 0.3
+    publish_many_and_take(broker, got)
+    assert open_descriptors() <= before + 3
+
+
+def publish_many_and_take(broker: Broker, got: list[Any]) -> None:
+    with (
+        broker.connect() as connection,
+        Consumer(connection.channel(), [QUEUE], on_message=lambda m: (got.append(m), m.ack())),
+    ):
+        publish_many(connection, ["a", "b"])
+        drain(connection, 5, lambda: len(got) == 2)
+
+
+def test_thousands_held_go_back_in_order(broker: Broker) -> None:
+    bodies = [str(i) for i in range(1700)]
+    with broker.connect() as connection:
+        publish_many(connection, bodies)
+        got: list[Any] = []
+        with Consumer(connection.channel(), [QUEUE], on_message=got.append):
+            drain(connection, 10, lambda: len(got) == 1700)
+    with broker.connect() as connection:
+        again: list[Any] = []
+        with Consumer(connection.channel(), [QUEUE], on_message=lambda m: (again.append(m.payload), m.ack())):
+            drain(connection, 10, lambda: len(again) == 1700)
+        assert again == bodies

@@ -4,6 +4,14 @@ what kombu loads.
 
 from __future__ import annotations
 
+try:
+    import hiredis  # noqa: F401
+    import redis  # noqa: F401
+except ImportError as exc:
+    raise ImportError(
+        f'{exc}; the Redis transport needs redis and hiredis: pip install "qbrokers[redis]"'
+    ) from exc
+
 from qbrokers.redis.channel import Channel
 from qbrokers.redis.cluster import ClusterTransport
 from qbrokers.redis.transport import SentinelTransport, Transport

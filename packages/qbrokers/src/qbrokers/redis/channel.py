@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 from qbrokers.redis import codec, messages, publishing
 from qbrokers.redis.keeper import Keeper
 from qbrokers.redis.messages import Message as RedisMessage
 from qbrokers.redis.qos import QoS
-from qbrokers.redis.sending import SendingChannel
+from qbrokers.redis.sending import MIN_BINDING_LIFE_MS, SendingChannel
 from qbrokers.redis.settling import BACK, DELAY, FRONT, Settlement
 from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, Command
 
@@ -35,6 +36,7 @@ class Channel(SendingChannel):
         self.under_way = 0
         self._pid = os.getpid()
         self._refresh_at = 0.0
+        self._rebind_at = monotonic() + MIN_BINDING_LIFE_MS / 3000
         self._receivers: dict[str, tuple[Any, bool]] = {}
         self._undelivered = 0
         self._local_tags = 0
@@ -106,6 +108,9 @@ class Channel(SendingChannel):
         """Commands that keep the consumed queues with `x-expires` alive; none when it is too early."""
         if now < self._refresh_at:
             return []
+        if now >= self._rebind_at:
+            self.refresh_bindings(tuple(self._receivers))
+            self._rebind_at = now + MIN_BINDING_LIFE_MS / 3000
         lives = [
             (queue, limits.expires_ms)
             for queue in self._active_queues

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from binascii import b2a_base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qbrokers.batching import Publication
@@ -133,6 +133,25 @@ class SendingChannel(BaseChannel):  # type: ignore[misc]
             self._limits.pop(queue, None)
         else:
             self._limits[queue] = limits
+
+    def queue_bind(
+        self, queue: str, exchange: str = "", routing_key: str = "", arguments: Any = None, **kwargs: Any
+    ) -> None:
+        """Bind a queue. Declaring a queue that expires again refreshes its binding, which has a life, too."""
+        exchange = exchange or "amq.direct"
+        if queue in self._limits and self.state.has_binding(queue, exchange, routing_key):
+            self._queue_bind(
+                exchange, *self.typeof(exchange).prepare_bind(queue, exchange, routing_key, arguments)
+            )
+        else:
+            super().queue_bind(queue, exchange, routing_key, arguments, **kwargs)
+
+    def refresh_bindings(self, queues: Iterable[str]) -> None:
+        """Keep the bindings of queues that expire alive."""
+        for queue in queues:
+            if queue in self._limits:
+                for exchange, routing_key, arguments in list(self.state.queue_bindings(queue)):
+                    self.queue_bind(queue, exchange, routing_key, arguments)
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         if self.typeof(exchange).type == "fanout":

@@ -21,6 +21,8 @@ from qbrokers.redis.wire import CONNECTION_ERRORS, Command, Wire
 
 logger = logging.getLogger(__name__)
 
+HAND_BACK_BATCH = 500
+
 
 class Session:
     """State that the channels of one connection share.
@@ -83,12 +85,18 @@ class Session:
                 raise
 
     def hand_back(self, group: str, tags: Sequence[str], *, counted: bool) -> int:
+        """Put held messages, oldest first, back to the heads of their queues; returns how many."""
+        total = 0
         with self._lock:
             try:
-                return settling.hand_back(self.wire(group), self.keys, group, tags, counted=counted)
+                # The last ones first: each goes to the head, so the oldest end up in front.
+                for start in reversed(range(0, len(tags), HAND_BACK_BATCH)):
+                    batch = tags[start : start + HAND_BACK_BATCH]
+                    total += settling.hand_back(self.wire(group), self.keys, group, batch, counted=counted)
             except CONNECTION_ERRORS:
                 self.lost = True
                 raise
+        return total
 
     # -- settlements
 

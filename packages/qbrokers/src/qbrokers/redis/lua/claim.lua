@@ -20,6 +20,29 @@ if redis.call('EXISTS', KEYS[4]) == 1 then
   return redis.error_reply('FENCED claim of a connection that was given up')
 end
 
+-- A script that fails half way keeps what it has written, so everything that can fail is tried before the first
+-- write: keys of a wrong type. (Out of memory is refused by the server before the first write only.)
+local failure
+local function size(command, key)
+  local reply = redis.pcall(command, key)
+  if type(reply) == 'table' then
+    failure = reply.err .. ' (key ' .. key .. ')'
+    return 0
+  end
+  return reply
+end
+local function list_of(q, s) return KEYS[4 + queues + s * queues + q] end
+
+local waiting = {}
+size('HLEN', KEYS[1])
+size('ZCARD', KEYS[2])
+size('ZCARD', KEYS[3])
+for q = 1, queues do
+  size('ZCARD', KEYS[4 + q])
+  for s = 0, steps - 1 do waiting[s * queues + q] = size('LLEN', list_of(q, s)) end
+end
+if failure then return redis.error_reply(failure) end
+
 local step_index = {}
 for s = 1, steps do step_index[ARGV[9 + 2 * queues + s]] = s - 1 end
 
@@ -30,9 +53,10 @@ for q = 1, queues do
   if #due > 0 then
     redis.call('ZREM', delayed, unpack(due))
     for _, member in ipairs(due) do
-      local colon = string.find(member, ':', 1, true)
+      local colon = string.find(member, ':', 1, true) or 0
       local s = step_index[string.sub(member, 1, colon - 1)] or 0
-      redis.call('LPUSH', KEYS[4 + queues + s * queues + q], string.sub(member, colon + 1))
+      redis.call('LPUSH', list_of(q, s), string.sub(member, colon + 1))
+      waiting[s * queues + q] = waiting[s * queues + q] + 1
     end
   end
   local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
@@ -46,9 +70,10 @@ local reply, taken = { now_ms, next_due }, 0
 local entries, scores = {}, {}
 local score = string.format('%.3f', now_ms / 1000)
 
-local function take(q, key, count)
-  local popped = redis.call('RPOP', key, count)
-  if not popped then return 0 end
+local function take(q, s, count)
+  if waiting[s * queues + q] == 0 then return 0 end
+  local popped = redis.call('RPOP', list_of(q, s), count)
+  waiting[s * queues + q] = waiting[s * queues + q] - #popped
   for _, raw in ipairs(popped) do
     if ARGV[9 + 2 * q] ~= '1' then
       local tag = owner .. ':' .. (first + taken)
@@ -64,10 +89,9 @@ local function take(q, key, count)
   return #popped
 end
 
-local function list_of(q, s) return KEYS[4 + queues + s * queues + q] end
-
-local function is_marked(key)
-  local head = redis.call('LINDEX', key, -1)
+local function is_marked(q, s)
+  if waiting[s * queues + q] == 0 then return false end
+  local head = redis.call('LINDEX', list_of(q, s), -1)
   return head and string.find(head, '"x-priority"', 1, true)
 end
 
@@ -76,8 +100,8 @@ for s = 1, steps - 1 do
   while found and taken < wanted do
     found = false
     for q = 1, queues do
-      while taken < wanted and is_marked(list_of(q, s)) do
-        take(q, list_of(q, s), 1)
+      while taken < wanted and is_marked(q, s) do
+        take(q, s, 1)
         found = true
         if ARGV[5] == '1' then break end
       end
@@ -96,7 +120,7 @@ for s = 0, steps - 1 do
     for _, q in ipairs(active) do
       local count = math.min(share, wanted - taken)
       if count == 0 then break end
-      if take(q, list_of(q, s), count) == count then remaining[#remaining + 1] = q end
+      if take(q, s, count) == count then remaining[#remaining + 1] = q end
     end
     active = remaining
   end

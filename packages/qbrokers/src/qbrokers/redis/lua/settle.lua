@@ -12,6 +12,20 @@ if ARGV[1] ~= '' then
   local lease = redis.call('ZSCORE', KEYS[3], ARGV[1])
   if lease and tonumber(lease) > now_ms then return -1 end
 end
+-- Before the first write: a destination of a wrong type would swallow its message.
+local checked = {}
+for i = 3, #ARGV, 5 do
+  local key = KEYS[tonumber(ARGV[i + 2])]
+  if ARGV[i + 1] ~= '-' and not checked[key] then
+    local found, needed = redis.call('TYPE', key).ok, ARGV[i + 1] == 'Z' and 'zset' or 'list'
+    if found ~= 'none' and found ~= needed then
+      return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found .. ', a ' .. needed .. ' is needed')
+    end
+    checked[key] = true
+  end
+end
+redis.call('HLEN', KEYS[1])
+redis.call('ZCARD', KEYS[2])
 local settled = 0
 for i = 3, #ARGV, 5 do
   local tag, mode, destination = ARGV[i], ARGV[i + 1], KEYS[tonumber(ARGV[i + 2])]
