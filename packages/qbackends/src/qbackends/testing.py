@@ -109,7 +109,12 @@ class RPCTests:
     def test_then_is_called(self, app: Any) -> None:
         called = threading.Event()
         values: list[Any] = []
-        app.tasks["add"].delay(2, 2).then(lambda result: (values.append(result.result), called.set()))
+
+        def callback(result: Any) -> None:
+            values.append(result.result)
+            called.set()
+
+        app.tasks["add"].delay(2, 2).then(callback)
         assert called.wait(_PATIENCE_SECONDS)
         assert values == [4]
 

@@ -117,6 +117,9 @@ class chain(Signature[Any], metaclass=_ChainType):
             task.link_error(errback)
         return errback
 
+    def last_group_id(self) -> str | None:
+        return self.tasks[-1].last_group_id() if self.tasks else None
+
     def leaf_count(self) -> int:
         """That of the last step that has any."""
         return next((count for task in reversed(self.tasks) if (count := task.leaf_count())), 0)
@@ -285,7 +288,9 @@ def _opened(parts: Iterable[Signature[Any]], unroll_first: bool) -> Iterator[Sig
         if isinstance(part, chain):
             found = _steps_of(part)
         elif isinstance(part, group) and len(part) == 1 and (opened or unroll_first):
-            found = _opened(part._unrolled(), unroll_first)
+            members = part._unrolled()
+            if len(members) == 1:
+                found = _opened(members, unroll_first)
         for step in found:
             opened += 1
             yield step

@@ -125,6 +125,9 @@ class chord(Signature[Any]):
         super().set_immutable(immutable)
         self.tasks.set_immutable(immutable)
 
+    def last_group_id(self) -> str | None:
+        return self.body.last_group_id()
+
     def leaf_count(self) -> int:
         return self.body.leaf_count()
 
@@ -196,7 +199,7 @@ class chord(Signature[Any]):
         size = header.leaf_count()
         header_result = header.freeze()
         outer = options_of_call({name: options.get(name) for name in ("group_id", "chord", "group_index")})
-        outer.setdefault("group_id", body.options.get("group_id") or header_result.id)
+        outer.setdefault("group_id", body.last_group_id() or header_result.id)
         result = body.freeze(options.get("task_id"), **outer)
         roots_of(result).parent = header_result
         if not size:

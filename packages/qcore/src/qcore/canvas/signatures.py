@@ -385,6 +385,10 @@ class Signature(dict[str, Any], Generic[R]):
             return NotImplemented
         return self.TYPES["chain"].join((as_signature(other, self._app), self), app=self._app)
 
+    def last_group_id(self) -> str | None:
+        """The group that the last task of this belongs to, once frozen."""
+        return self.options.get("group_id")
+
     def leaf_count(self) -> int:
         """How many tasks report to a chord when this is a member of its header (W17-12)."""
         return 1

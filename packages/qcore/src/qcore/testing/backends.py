@@ -258,7 +258,12 @@ class BackendConformance:
     def test_waiting_sees_what_is_stored_later(self, app: Any, reader: Any) -> None:
         task_id = new_id()
         looking = threading.Event()
-        worker = threading.Thread(target=lambda: (looking.wait(10), store(app, task_id, result=9)))
+
+        def work() -> None:
+            looking.wait(10)
+            store(app, task_id, result=9)
+
+        worker = threading.Thread(target=work)
         worker.start()
         result = reader.AsyncResult(task_id)
         assert result.get(timeout=_PATIENCE_SECONDS, on_interval=looking.set) == 9
@@ -424,7 +429,7 @@ class BackendConformance:
         def guarded(mine: list[str]) -> None:
             try:
                 work(mine)
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - asserted by the test
                 failures.append(exc)
 
         threads = [threading.Thread(target=guarded, args=(ids[n::4],)) for n in range(4)]

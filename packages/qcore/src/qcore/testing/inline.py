@@ -57,6 +57,8 @@ class InlineWorker:
         try:
             with self.app.connection_for_read() as connection:
                 channel = connection.default_channel
+                if hasattr(connection.transport, "polling_interval"):
+                    connection.transport.polling_interval = 0.001  # seconds; tests take many short steps
                 consumer = kombu().Consumer(
                     channel,
                     queues=[self.app.amqp.queues[name] for name in self._queues],
