@@ -172,7 +172,7 @@ def test_what_a_set_tells(app: Any) -> None:
     assert results.ready()
     assert [repr(value) for value in results.get(propagate=False)] == ["1", "ValueError('x')", "3"]
     assert [repr(value) for value in results.join(propagate=False)] == ["1", "ValueError('x')", "3"]
-    assert dict((i, r.status) for i, r in results.iter_native())["b"] == states.FAILURE
+    assert {i: r.status for i, r in results.iter_native()}["b"] == states.FAILURE
     assert repr(results) == "<GroupResult: g [a, b, c]>"
 
 

@@ -71,6 +71,7 @@ def fail_body(app: Any, body: Mapping[str, Any], error: ChordError) -> None:
     """Store the body, and what follows it, as failed, and call its errbacks."""
     with _at_once(app):
         app.signature(body).fail(error)
+    app.backend.flush()
 
 
 def unlock(
