@@ -1,0 +1,34 @@
+"""Projects on each broker."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from project import Project
+
+
+@pytest.fixture
+def make_project(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Project]]:
+    """`make_project("embedded" | "redis" | "amqp")`."""
+    projects: list[Project] = []
+    monkeypatch.chdir(tmp_path)
+
+    def make(kind: str) -> Project:
+        broker = backend = None
+        if kind != "embedded":
+            backend = request.getfixturevalue("redis_url")
+            broker = request.getfixturevalue(f"{kind}_url")
+        projects.append(Project(tmp_path, broker, backend))
+        return projects[-1]
+
+    yield make
+    for project in projects:
+        project.close()
