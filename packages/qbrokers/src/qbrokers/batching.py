@@ -17,7 +17,7 @@ Rules for every implementation:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import frozen
@@ -74,9 +74,34 @@ class BatchChannel(Protocol):
     def dead_letter(self, delivery_tag: Any, reason: str) -> None:
         """Put a delivered message aside, into the queue `<queue>.dead`, with `reason` in a header.
 
+        A channel that is a `RewritingChannel` takes further headers as a third argument.
+
         Raises:
             KeyError: The message is not held by this channel.
         """
 
     def publish_many(self, publications: Sequence[Publication]) -> None:
         """Put all the messages, in order, in one round trip: all of them, or none and an exception."""
+
+
+@runtime_checkable
+class RewritingChannel(Protocol):
+    """A channel that moves a held message and changes its headers in one step; those of Redis and SQLite do."""
+
+    def requeue(self, delivery_tag: Any, headers: Mapping[str, Any]) -> None:
+        """Put a delivered message at the end of its queue, without counting the delivery.
+
+        Args:
+            delivery_tag: Tag of a message that this channel delivered.
+            headers: Headers to set; None as a value removes the header.
+
+        Raises:
+            KeyError: The message is not held by this channel.
+        """
+
+    def dead_letter(self, delivery_tag: Any, reason: str, headers: Mapping[str, Any] | None = None) -> None:
+        """Put a delivered message aside, see `BatchChannel.dead_letter`; `headers` as in `requeue`.
+
+        Raises:
+            KeyError: The message is not held by this channel.
+        """

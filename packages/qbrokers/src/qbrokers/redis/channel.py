@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -237,25 +237,46 @@ class Channel(SendingChannel):
         else:
             self._settle(message, self._way_back(message.queue, delivery_tag, message.raw, counted=True))
 
-    def dead_letter(self, delivery_tag: str, reason: str) -> None:
+    def dead_letter(self, delivery_tag: str, reason: str, headers: Mapping[str, Any] | None = None) -> None:
         """Put a held message aside, into the list `<queue>.dead`, with the reason as a header; one step on
         the server.
 
         Args:
             delivery_tag: Tag of a message that this channel delivered.
             reason: One line for the operator.
+            headers: Further headers; None as a value removes one.
 
         Raises:
             KeyError: The message is not held.
         """
+        message = self._take(delivery_tag)
+        changes = {**(headers or {}), messages.REASON_HEADER: reason}
+        raw, _ = messages.with_headers(message.raw, changes)
+        group = self.keys.group(message.queue)
+        self._settle(message, Settlement(delivery_tag, group, BACK, self.keys.dead(message.queue), 0, raw))
+
+    def requeue(self, delivery_tag: str, headers: Mapping[str, Any]) -> None:
+        """Put a held message at the end of its queue with changed headers, without counting the delivery.
+
+        Args:
+            delivery_tag: Tag of a message that this channel delivered.
+            headers: Headers to set; None as a value removes one.
+
+        Raises:
+            KeyError: The message is not held.
+        """
+        message = self._take(delivery_tag)
+        raw, priority = messages.with_headers(message.raw, headers)
+        group, key = self.keys.group(message.queue), self.keys.list_for(message.queue, priority)
+        self._settle(message, Settlement(delivery_tag, group, BACK, key, 0, raw))
+
+    def _take(self, delivery_tag: str) -> Any:
         message = self.qos.pop(delivery_tag)
         if message is None:
             raise KeyError(
                 f"no message is held under {delivery_tag!r}: it is settled already, or of another channel"
             )
-        raw = messages.with_reason(message.raw, reason)
-        group = self.keys.group(message.queue)
-        self._settle(message, Settlement(delivery_tag, group, BACK, self.keys.dead(message.queue), 0, raw))
+        return message
 
     def release(self, delivery_tags: Sequence[str]) -> None:
         """Put messages that were never begun back to the head of their queues, without counting the

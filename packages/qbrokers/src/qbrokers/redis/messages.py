@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -104,14 +105,20 @@ def returned(raw: bytes, *, counted: bool) -> tuple[bytes, int]:
     return codec.dumps(envelope), wire_priority(properties)
 
 
-def with_reason(raw: bytes, reason: str) -> bytes:
-    """The envelope of a message that is put aside; what cannot be decoded stays as it is."""
+def with_headers(raw: bytes, changes: Mapping[str, Any]) -> tuple[bytes, int]:
+    """The envelope with headers set, or removed where the value is None, and its wire priority; what cannot be
+    decoded stays as it is.
+    """
     try:
-        envelope, headers, _ = _parts(raw)
+        envelope, headers, properties = _parts(raw)
     except BadEnvelope:
-        return raw
-    headers[REASON_HEADER] = reason
-    return codec.dumps(envelope)
+        return raw, 0
+    for name, value in changes.items():
+        if value is None:
+            headers.pop(name, None)
+        else:
+            headers[name] = value
+    return codec.dumps(envelope), wire_priority(properties)
 
 
 def _parts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from amqp.exceptions import NotFound, PreconditionFailed
@@ -11,7 +11,7 @@ from amqp.protocol import queue_declare_ok_t
 from kombu.message import Message as KombuMessage
 from kombu.transport import base
 
-from qbrokers.batching import Publication
+from qbrokers.batching import DEAD_LETTER_REASON_HEADER, DEAD_LETTER_SUFFIX, Publication
 
 from .codec import decode, encode
 from .messages import Addressed, Claim
@@ -220,13 +220,33 @@ class Channel(base.StdChannel):
             ids = [self._unacked.pop(tag) for tag in delivery_tags if tag in self._unacked]
         self.connection.settle(untouched=ids)
 
-    def dead_letter(self, delivery_tag: int, reason: str) -> None:
+    def dead_letter(self, delivery_tag: int, reason: str, headers: Mapping[str, Any] | None = None) -> None:
         """Put a message aside, into the queue `<queue>.dead`, with the reason as a header; written at once.
+
+        Args:
+            delivery_tag: Tag of a message that this channel delivered.
+            reason: One line for the operator.
+            headers: Further headers; None as a value removes one.
 
         Raises:
             KeyError: The message is not held.
         """
-        self.connection.put_aside(self._unacked[delivery_tag], reason)
+        changes = {**(headers or {}), DEAD_LETTER_REASON_HEADER: reason}
+        self.connection.move(self._unacked[delivery_tag], DEAD_LETTER_SUFFIX, changes)
+        self.forget(delivery_tag)
+
+    def requeue(self, delivery_tag: int, headers: Mapping[str, Any]) -> None:
+        """Put a message at the end of its queue with changed headers, without counting the delivery; written at
+        once.
+
+        Args:
+            delivery_tag: Tag of a message that this channel delivered.
+            headers: Headers to set; None as a value removes one.
+
+        Raises:
+            KeyError: The message is not held.
+        """
+        self.connection.move(self._unacked[delivery_tag], "", headers)
         self.forget(delivery_tag)
 
     def basic_recover(self, requeue: bool = True) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -92,10 +92,14 @@ def decode(head: str, body: bytes, tag: int, consumer_tag: str, earlier_deliveri
     }
 
 
-def with_header(head: str, name: str, value: str) -> str:
-    """Return `head` with one header more."""
+def with_headers(head: str, changes: Mapping[str, Any]) -> str:
+    """Return `head` with headers set, or removed where the value is None."""
     parts = json.loads(head)
-    parts[2][name] = value
+    for name, value in changes.items():
+        if value is None:
+            parts[2].pop(name, None)
+        else:
+            parts[2][name] = value
     return json.dumps(parts)
 
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qbrokers.errors import BrokerUnavailable, LeaseLost, QBrokersError
@@ -133,9 +133,11 @@ class Session:
             self._untouched += untouched
             self._maybe_ready = self._maybe_ready or bool(returned or untouched)
 
-    def put_aside(self, message_id: int, reason: str) -> None:
-        """Move a held message to the dead letters of its queue, now."""
-        self.store.put_aside(self._joined().id, message_id, reason)
+    def move(self, message_id: int, suffix: str, headers: Mapping[str, Any]) -> None:
+        """Move a held message to the end of a queue, now; see `Store.move`."""
+        self.store.move(self._joined().id, message_id, suffix, headers)
+        with self.lock:
+            self._maybe_ready = True
 
     def flush(self) -> None:
         """Write all acknowledgements and rejections in one transaction."""

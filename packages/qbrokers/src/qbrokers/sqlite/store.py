@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from amqp.exceptions import NotFound, PreconditionFailed
 
-from qbrokers.batching import DEAD_LETTER_REASON_HEADER, DEAD_LETTER_SUFFIX
 from qbrokers.errors import LeaseLost
 
 from . import peers, topology
-from .codec import Row, with_header
+from .codec import Row, with_headers
 from .database import Database
 from .messages import Addressed, Claim, Settlement, Wish, claim, drop_expired, put, settle
 from .options import Options
@@ -219,11 +219,15 @@ class Store:
         self._bells.ring(tokens)
         return claims
 
-    def put_aside(self, owner_id: int, message_id: int, reason: str) -> None:
-        """Move a claimed message to the queue of dead letters; raises KeyError when it is not the owner's."""
+    def move(self, owner_id: int, message_id: int, suffix: str, headers: Mapping[str, Any]) -> None:
+        """Move a claimed message to the end of the queue named as its own and `suffix`, and change its headers.
+
+        Raises:
+            KeyError: The message is not the owner's.
+        """
         with self._transaction() as connection:
             found = connection.execute(
-                "SELECT m.head, m.body, q.name FROM claimed c JOIN message m ON m.id = c.id"
+                "SELECT m.rank, m.expires, m.head, m.body, q.name FROM claimed c JOIN message m ON m.id = c.id"
                 " JOIN queue q ON q.id = c.queue_id WHERE c.id = ? AND c.owner_id = ?",
                 (message_id, owner_id),
             ).fetchone()
@@ -231,9 +235,12 @@ class Store:
                 raise KeyError(
                     f"message {message_id} is not held any more: its lease ended, or its queue was deleted"
                 )
-            head, body, name = found
-            row = Row(0, 0.0, None, with_header(head, DEAD_LETTER_REASON_HEADER, reason), body)
-            tokens = self._put_all(connection, [Addressed(row, "", name + DEAD_LETTER_SUFFIX)])
+            rank, expires, head, body, name = found
+            if suffix:
+                # What was put aside is kept until somebody looks at it, in the order of its arrival.
+                rank, expires = 0, None
+            row = Row(rank, 0.0, expires, with_headers(head, headers), body)
+            tokens = self._put_all(connection, [Addressed(row, "", name + suffix)])
             settle(connection, owner_id, Settlement(done=[message_id]))
         self._bells.ring(tokens)
 

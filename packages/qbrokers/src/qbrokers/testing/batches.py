@@ -72,6 +72,33 @@ class BatchConformance(Harness):
         assert dead.headers["x-dead-letter-reason"] == "it kills workers"
         assert dead.headers["id"] == "1"
 
+    def test_dead_letter_takes_further_headers(self, channel: Any, queue: Any) -> None:
+        if not hasattr(channel, "requeue"):
+            pytest.skip("the transport puts aside with a reason only")
+        publish(channel, queue, 1, headers={"id": "1", "old": "x"})
+        (message,) = collect(channel, [queue], 1, ack=False)
+        channel.dead_letter(message.delivery_tag, "why", {"x-dead-letter-deliveries": 5, "old": None})
+        channel.flush()
+        dead = channel.basic_get(f"{queue.name}.dead", no_ack=True)
+        channel.queue_delete(f"{queue.name}.dead")
+        assert dead.headers["x-dead-letter-deliveries"] == 5
+        assert "old" not in dead.headers
+
+    def test_requeued_message_comes_again_with_its_new_headers(self, channel: Any, queue: Any) -> None:
+        if not hasattr(channel, "requeue"):
+            pytest.skip("the transport cannot change the headers of a held message")
+        publish(channel, queue, "first", headers={"id": "1"})
+        publish(channel, queue, "second")
+        (message,) = collect(channel, [queue], 1, ack=False)
+        channel.requeue(message.delivery_tag, {"x-lost-deliveries": 1})
+        channel.flush()
+        again = collect(channel, [queue], 2)
+        assert bodies(again) == ["second", "first"]
+        assert again[1].headers["x-lost-deliveries"] == 1
+        assert again[1].headers["x-delivery-count"] == 0
+        with pytest.raises(KeyError):
+            channel.requeue(message.delivery_tag, {})
+
     def test_message_that_is_not_held_cannot_be_put_aside(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, 1)
         (message,) = collect(channel, [queue], 1)
