@@ -13,7 +13,8 @@ from pathlib import Path
 import bootstrap
 
 PEERS = bootstrap.HATCH_HOME / "peers"
-CELERY = ("celery[redis]>=5.5,<6", "hiredis>=3", "SQLAlchemy>=2")
+CELERY = ("celery[redis]>=5.5,<6", "hiredis>=3", "SQLAlchemy>=2", "attrs>=24.2")
+"""With what its tests need: a database as result store, and what our transports import."""
 INSTALL_SECONDS = 600.0
 
 

@@ -15,11 +15,12 @@ from interop_cluster import Cluster
 from peers import CELERY, peer_python
 
 WIRINGS = {
-    "redis": ("redis_url", ""),
-    "redis-kombu": ("redis_url", "kombu.transport.redis:Transport"),
-    "amqp": ("amqp_url", ""),
+    "redis": ("redis_url", "", ""),
+    "redis-kombu": ("redis_url", "kombu.transport.redis:Transport", ""),
+    "redis-qbrokers": ("redis_url", "", "qbrokers.redis:Transport"),
+    "amqp": ("amqp_url", "", ""),
 }
-"""Fixture of the broker's URL and our side's transport; Celery's side always has kombu's own."""
+"""Fixture of the broker's URL; transport of our side and of Celery's, where it is not each one's own."""
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +37,11 @@ def cluster(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Cluster]:
     """Both workers running, each on its own queue; results in Redis."""
-    url, transport = WIRINGS[request.param]
+    url, *transports = WIRINGS[request.param]
     directory = tmp_path_factory.mktemp(f"interop-{request.param}")
     broker_url = request.getfixturevalue(url)
     name = f"interop-{uuid.uuid4().hex[:8]}"
-    cluster = Cluster(broker_url, redis_url, transport, celery_python, directory, name)
+    cluster = Cluster(broker_url, redis_url, celery_python, directory, name, *transports)
     try:
         cluster.start_worker("celery")
         cluster.start_worker("q")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SUPPORT = Path(__file__).parent
+QBROKERS = SUPPORT.parents[2] / "packages" / "qbrokers" / "src"
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.05
 STOP_SECONDS = 20.0
@@ -75,17 +76,16 @@ class Process:
 
 @dataclass
 class Cluster:
-    """Servers, queues, processes of one wiring.
-
-    `transport` is what our side is told to use; empty means what it uses by itself.
-    """
+    """Servers, queues, processes of one wiring."""
 
     broker_url: str
     result_url: str
-    transport: str
     celery_python: Path
     directory: Path
     name: str
+    q_transport: str = ""
+    """The kombu transport of our side; empty for what it uses by itself."""
+    celery_transport: str = ""
     workers: dict[str, Process] = field(default_factory=dict)
     clients: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
@@ -93,11 +93,14 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         return {
             **os.environ,
-            "PYTHONPATH": str(SUPPORT),
+            "PYTHONPATH": os.pathsep.join(
+                [str(SUPPORT), *([str(QBROKERS)] if self.celery_transport else [])]
+            ),
             "PYTHONUNBUFFERED": "1",
             "INTEROP_BROKER": self.broker_url,
             "INTEROP_RESULTS": self.result_url,
-            "INTEROP_TRANSPORT": self.transport,
+            "INTEROP_Q_TRANSPORT": self.q_transport,
+            "INTEROP_CELERY_TRANSPORT": self.celery_transport,
             "INTEROP_QUEUE_Q": self.queue("q"),
             "INTEROP_QUEUE_CELERY": self.queue("celery"),
         }

@@ -8,12 +8,23 @@ from interop_settings import CELERY, SETTINGS, Q
 from interop_tasks import register
 
 from qcore import App, chain, chord, group, signature
-from qcore.errors import TaskRevokedError
+from qcore.errors import ImproperlyConfigured, TaskRevokedError
 
 app = App("interop")
 app.conf.update(SETTINGS)
-if os.environ["INTEROP_TRANSPORT"]:
-    app.conf.broker_transport = os.environ["INTEROP_TRANSPORT"]
+if os.environ["INTEROP_Q_TRANSPORT"]:
+    app.conf.broker_transport = os.environ["INTEROP_Q_TRANSPORT"]
 tasks = register(app)
 globals().update(tasks)
-__all__ = ["CELERY", "Q", "TaskRevokedError", "app", "chain", "chord", "group", "signature", *tasks]
+__all__ = [
+    "CELERY",
+    "ImproperlyConfigured",
+    "Q",
+    "TaskRevokedError",
+    "app",
+    "chain",
+    "chord",
+    "group",
+    "signature",
+    *tasks,
+]
