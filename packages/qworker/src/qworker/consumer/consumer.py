@@ -13,6 +13,7 @@ from qcore.execution.records import Outcome
 from qcore.times import parse_rate
 from qworker import bootsteps
 from qworker.admission import Admission
+from qworker.consumer.acks import AckWindow
 from qworker.consumer.prefetch import Prefetch
 from qworker.consumer.redelivery import settle_redelivery
 from qworker.limits import HeldRequests, TokenBucket
@@ -85,6 +86,7 @@ class Consumer:
         self.task_consumer: Any = None
         self.prefetch: Prefetch | None = None
         self.pidbox_node: Any = None
+        self.ack_window: AckWindow | None = None
         self.strategies: dict[str, Any] = {}
         self.task_buckets: defaultdict[str, Any] = defaultdict(lambda: None)
         self.held: dict[str, HeldRequests] = {}
@@ -237,9 +239,11 @@ class Consumer:
 
     def create_task_handler(self) -> Callable[[Any], None]:
         """What is called with each message of a task queue."""
-        if not self.on_task_message:
-            return self.admission.receive
         receive, hooks = self.admission.receive, self.on_task_message
+        if self.ack_window is not None:
+            receive = self._receive_in_window
+        if not hooks:
+            return receive
 
         def receive_and_tell(message: Any) -> None:
             for hook in list(hooks):
@@ -247,6 +251,11 @@ class Consumer:
             receive(message)
 
         return receive_and_tell
+
+    def _receive_in_window(self, message: Any) -> None:
+        if self.ack_window is not None:
+            self.ack_window.delivered(message.delivery_tag)
+        self.admission.receive(message)
 
     def on_decode_error(self, message: Any, exc: BaseException) -> None:
         """A message cannot be decompressed or decoded; it is rejected."""
@@ -320,7 +329,10 @@ class Consumer:
             self.state.unacknowledged.add(request.id)
             return
         try:
-            message.channel.basic_ack(message.delivery_tag)
+            if self.ack_window is None:
+                message.channel.basic_ack(message.delivery_tag)
+            else:
+                self.ack_window.ack(message.delivery_tag)
             message._state = "ACK"
         except self.broker_errors as exc:
             # Raised at the end of the tick: from here it would get lost in the pool's loop.
@@ -336,6 +348,8 @@ class Consumer:
         """Reject a message."""
         try:
             message.channel.basic_reject(message.delivery_tag, requeue=requeue)
+            if self.ack_window is not None:
+                self.ack_window.answered(message.delivery_tag)
             message._state = "REQUEUED" if requeue else "REJECTED"
         except self.broker_errors as exc:
             self.broker_error = exc

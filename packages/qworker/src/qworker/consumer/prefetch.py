@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from qworker.strategy import TaskStrategy
 
 SHORT_SECONDS = 0.005
+# One run that took longer shrinks, whatever the average of its type says.
+OUTLIER_SECONDS = 0.03
 WINDOW_SECONDS = 0.04
 MAX_ADAPTIVE = 1000
 # What a task costs around its body; keeps the target finite for bodies that take no time.
@@ -91,7 +93,7 @@ class Prefetch:
             self.owed -= back
             self.qos.increment_eventually(back)
         self._has_run = True
-        if seconds > SHORT_SECONDS:
+        if seconds > OUTLIER_SECONDS:
             self.shrink()
         else:
             self.average_seconds += (seconds - self.average_seconds) * 0.05

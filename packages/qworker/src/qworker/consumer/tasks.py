@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from qworker import bootsteps
+from qworker.consumer.acks import AckWindow
 from qworker.consumer.prefetch import Prefetch
 from qworker.strategy import strategy_for
 
@@ -40,7 +41,8 @@ class Tasks(bootsteps.StartStopStep):
         global_qos = uses_global_qos(c)
         c.prefetch = self.make_prefetch(c, global_qos)
         c.prefetch.apply()
-        self._flush = getattr(channel, "flush", None)
+        c.ack_window = AckWindow(channel) if c.connection.transport.driver_type == "amqp" else None
+        self._flush = getattr(channel, "flush", None) if c.ack_window is None else c.ack_window.flush
         if self._flush is not None:
             c.tick_hooks.append(self._flush)
 
@@ -70,20 +72,20 @@ class Tasks(bootsteps.StartStopStep):
 
     def stop(self, c: Consumer) -> None:
         """Stop consuming and close the channel."""
-        if self._flush is not None and self._flush in c.tick_hooks:
-            c.tick_hooks.remove(self._flush)
-        self._flush = None
+        last_flush, self._flush = self._flush, None
+        if last_flush in c.tick_hooks:
+            c.tick_hooks.remove(last_flush)
         stop_consuming(c)
         consumer, c.task_consumer = c.task_consumer, None
         if consumer is None:
             return
         try:
-            flush = getattr(consumer.channel, "flush", None)
-            if flush is not None:
-                flush()
+            if last_flush is not None:
+                last_flush()
             consumer.channel.close()
         except c.broker_errors as exc:
             logger.debug("closing the channel of the task consumer failed: %r", exc)
+        c.ack_window = None
 
     def shutdown(self, c: Consumer) -> None:
         """Stop consuming."""
