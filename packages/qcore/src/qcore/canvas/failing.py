@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -83,7 +83,16 @@ def fail(signature: Signature[Any], exc: BaseException, traceback: str | None = 
                 call_errbacks(app, call, exc, traceback)
             _store(app, call, exc, traceback)
         first = False
-    for follower in reversed(signature.options.get("chain") or ()):
+    fail_followers(app, signature.options.get("chain"), exc, traceback)
+
+
+def fail_followers(app: Any, rest: Sequence[Any] | None, exc: BaseException, traceback: str | None) -> None:
+    """Store every later member of a chain as FAILURE, so that whoever waits for it ends (4CNV-21).
+
+    Args:
+        rest: the remaining chain as it travels: the next task is the last element.
+    """
+    for follower in reversed(rest or ()):
         for member in _members(as_signature(follower, app)):
             if member.options.get("task_id"):
                 _store(app, FailedCall.of(member, member.options["task_id"]), exc, traceback)
@@ -129,7 +138,9 @@ def call_errbacks(
             elif eager:
                 signature.apply((request.id,))
             else:
-                signature.apply_async((request.id,), parent_id=request.id, root_id=request.root_id)
+                signature.apply_async(
+                    (request.id,), parent_id=request.id, root_id=request.root_id or request.id
+                )
         except Exception:
             logger.exception("errback %s of task %s[%s] failed", signature.task, request.task, request.id)
 

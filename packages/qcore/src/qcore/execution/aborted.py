@@ -51,7 +51,7 @@ def record_failure(
     if request.chord:
         backend.chord_part(request, state, exc)
     if request.chain:
-        followup.fail_chain(backend, request, exc, traceback)
+        followup.fail_chain(app, request, exc, traceback)
     if request.errbacks:
         followup.call_errbacks(app, request, exc, traceback)
     if flush:

@@ -285,7 +285,7 @@ def follow_failure(run: Execution, failure: Failure) -> None:
     if request.chord:
         run.backend.chord_part(request, states.FAILURE, failure.exception)
     if request.chain:
-        followup.fail_chain(run.backend, request, failure.exception, failure.traceback)
+        followup.fail_chain(run.app, request, failure.exception, failure.traceback)
     if request.errbacks:
         with run.app.amqp.producer.collect_into(run.outbox):
             followup.call_errbacks(run.app, request, failure.exception, failure.traceback)
