@@ -108,7 +108,7 @@ def test_a_server_that_is_away_is_an_error_and_loses_nothing(redis_url: str) -> 
     )
     task_id = str(uuid4())
     app.backend.store(ResultRecord.of(Context(id=task_id), states.SUCCESS, 7))
-    with pytest.raises(BackendStoreError, match="127.0.0.1:1"):
+    with pytest.raises(BackendStoreError, match=r"127\.0\.0\.1:1"):
         app.backend.flush()
     home = App("home", broker="memory://", backend=redis_url, set_as_current=False)
     app.backend.client.connection_pool = home.backend.client.connection_pool

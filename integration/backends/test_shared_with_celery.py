@@ -35,14 +35,17 @@ for task_id in argument:
     value = result.result
     shown = [type(value).__name__, list(value.args)] if isinstance(value, Exception) else value
     children = [child.id for child in result.children or ()]
-    answer.append([result.state, shown, result.traceback, result.name, list(result.args or ()), result.worker, children])
+    about = [result.name, list(result.args or ()), result.worker]
+    answer.append([result.state, shown, result.traceback, *about, children])
 print(json.dumps(answer))
 """
 
 WRITE = """
 good, bad, gone, group = argument
-request = SimpleNamespace(task="peer.task", args=[1], kwargs={}, hostname="c@h", retries=1, children=[app.AsyncResult("kid")],
-                          delivery_info={"routing_key": "celery"}, group=None, parent_id=None, stamps={}, stamped_headers=[])
+request = SimpleNamespace(
+    task="peer.task", args=[1], kwargs={}, hostname="c@h", retries=1, children=[app.AsyncResult("kid")],
+    delivery_info={"routing_key": "celery"}, group=None, parent_id=None, stamps={}, stamped_headers=[],
+)
 app.backend.store_result(good, {"n": [1, None]}, "SUCCESS", request=request)
 app.backend.store_result(bad, LookupError("no", 3), "FAILURE", traceback="Traceback there")
 app.backend.store_result(gone, TaskRevokedError("expired"), "REVOKED")

@@ -160,6 +160,8 @@ class DatabaseBackend(RelationalBackend):
         """
         if self._engine is None:
             engine = self._make_engine()
+            if engine.dialect.name == "sqlite":
+                _prepare_sqlite(engine)
             if self._engine_callback is not None:
                 self._engine_callback(engine)
             self._engine = engine
@@ -219,8 +221,10 @@ class DatabaseBackend(RelationalBackend):
     def transaction(self, write: bool) -> Iterator[Transaction]:
         if not self._ready:
             self.create_tables()
-        with self.engine.begin() as connection:
-            yield _Statements(connection, self.tables)
+        with self.engine.connect() as plain:
+            connection = plain.execution_options(q_write=write)
+            with connection.begin():
+                yield _Statements(connection, self.tables)
 
     def run(self, operation: Callable[[Transaction], T], what: str, write: bool) -> T:
         self._check_process()
@@ -400,6 +404,25 @@ class _Statements:
             sa.or_(chord.c.claimed.is_(None), chord.c.claimed < claimed_before)
         )
         return [row[0] for row in self._connection.execute(query)]
+
+
+def _prepare_sqlite(engine: sa.Engine) -> None:
+    """Let several processes write: transactions that write take the lock at their start, and wait for it.
+
+    A lock that is only taken at the first write after a read fails at once when another process has written.
+    """
+
+    def connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transactions of its own
+        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def begun(connection: sa.Connection) -> None:
+        write = connection.get_execution_options().get("q_write", True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    sa.event.listen(engine, "connect", connected)
+    sa.event.listen(engine, "begin", begun)
 
 
 def _engine_options(conf: Any) -> dict[str, Any]:
