@@ -57,7 +57,7 @@ class Project:
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         )
 
 

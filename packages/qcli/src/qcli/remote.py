@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import click
+
 from qcli.context import CliContext
 from qcli.errors import Unavailable
-from qcli.options import need_broker
+from qcli.options import global_options, need_broker, remote_options
+from qcli.remote_commands import RemoteCommand, describe, unknown
 
 NO_ANSWER = (
     "No nodes replied within time constraint. Is a worker running on this broker, with remote control enabled? "
@@ -48,3 +51,34 @@ def ask(
         cli.output.reply(node, answer, show_body=show_body and not cli.quiet)
     cli.output.say(f"\n{len(answers)} node{'' if len(answers) == 1 else 's'} online.")
     return answers
+
+
+def remote_command(kind: str, commands: Mapping[str, RemoteCommand], help: str) -> click.Command:
+    """The command `qcli KIND COMMAND [ARGUMENTS]`."""
+
+    @click.command(kind, help=help, epilog=describe(commands))
+    @click.argument("command")
+    @click.argument("arguments", nargs=-1)
+    @remote_options
+    @global_options
+    def run(
+        cli: CliContext,
+        command: str,
+        arguments: tuple[str, ...],
+        timeout: float,
+        destination: list[str] | None,
+        as_json: bool,
+    ) -> None:
+        known = commands.get(command)
+        if known is None:
+            unknown(command, commands, kind)
+        ask(
+            cli,
+            known.wire_name,
+            known.parse(arguments),
+            timeout=timeout,
+            destination=destination,
+            as_json=as_json,
+        )
+
+    return run
