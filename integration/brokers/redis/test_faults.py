@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kombu import Consumer, Producer, Queue
+from kombu import Consumer, Exchange, Producer, Queue
 from kombu.exceptions import OperationalError
 from proxy import Proxy
 from redis_support import Broker, Server, drain, until
@@ -357,3 +357,23 @@ def test_thousands_held_go_back_in_order(broker: Broker) -> None:
         with Consumer(connection.channel(), [QUEUE], on_message=lambda m: (again.append(m.payload), m.ack())):
             drain(connection, 10, lambda: len(again) == 1700)
         assert again == bodies
+
+
+def test_closing_after_an_unnoticed_cut_keeps_what_is_held(broker: Broker) -> None:
+    parameters = broker.client.connection_pool.connection_kwargs
+    listener = Queue("listener", Exchange("news", type="fanout"), auto_delete=True)
+    with Proxy("127.0.0.1", int(parameters["port"])) as proxy:
+        connection = broker.connect(f"redis://127.0.0.1:{proxy.port}/{parameters['db']}")
+        publish_many(connection, ["a"])
+        got: list[Any] = []
+        consumer = Consumer(connection.channel(), [QUEUE, listener], on_message=got.append)
+        consumer.consume()
+        drain(connection, 5, lambda: bool(got))
+        proxy.refuse()
+        connection.close()
+        proxy.accept()
+        time.sleep(1.5)  # long enough for the keeper to give the message back, were it dropped
+        assert broker.held() == 1
+        got[0].ack()
+        until(lambda: broker.held() == 0, 5)
+    assert broker.client.llen(broker.prefix + "jobs") == 0

@@ -8,7 +8,7 @@ through kombu.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from kombu.utils.json import JSONEncoder
@@ -36,21 +36,22 @@ except ImportError:
 
 _exact_dumps = JSONEncoder().encode
 _PLAIN = frozenset({str, int, bool, type(None)})
+_NESTING = _PLAIN | {dict, list, tuple}
 
 
-def _is_plain(values: Iterable[Any]) -> bool:
+def _is_plain(values: Collection[Any]) -> bool:
     """Whether every JSON writer writes the values alike: no float (NaN), no date, no UUID."""
+    kinds = set(map(type, values))
+    if kinds <= _PLAIN:
+        return True
+    if not kinds <= _NESTING:
+        return False
     for value in values:
-        kind = type(value)
-        if kind in _PLAIN:
-            continue
-        if kind is dict:
-            if value and not _is_plain(value.values()):
-                return False
-        elif kind is list or kind is tuple:
-            if not _is_plain(value):
-                return False
-        else:
+        if (
+            value
+            and type(value) not in _PLAIN
+            and not _is_plain(value.values() if type(value) is dict else value)
+        ):
             return False
     return True
 

@@ -63,6 +63,7 @@ class Intake:
         self._heard_at = 0.0
         self._tracking = True
         self._serves = serves
+        self._subscribed: set[bytes] = set()
 
     # -- membership
 
@@ -77,20 +78,40 @@ class Intake:
         return [group for other, group in self._claimings if other is taker]
 
     def listen(self, taker: Taker, queue: str, pattern: str) -> None:
-        listeners = self._listeners.setdefault(pattern.encode(), [])
+        """Subscribe a queue to channels; when this returns, the next message to one of them is received.
+
+        Raises:
+            redis.exceptions.ConnectionError: The connection is lost.
+        """
+        name = pattern.encode()
+        listeners = self._listeners.setdefault(name, [])
         if (taker, queue) not in listeners:
             listeners.append((taker, queue))
-        if self.wire.connected:
-            self.wire.send(pack((b"PSUBSCRIBE", pattern)))
+        try:
+            if self.wire.connected:
+                self.wire.send(pack((b"PSUBSCRIBE", name)))
+            else:
+                self.wire.connect()
+            self.finish(self._session.options.socket_timeout, lambda: name in self._subscribed)
+        except CONNECTION_ERRORS:
+            self.lose()
+            raise
 
     def unlisten(self, taker: Taker, queue: str) -> None:
+        """End a subscription; a connection that turns out to be lost has ended it already."""
         for pattern, listeners in tuple(self._listeners.items()):
             if (taker, queue) in listeners:
                 listeners.remove((taker, queue))
                 if not listeners:
                     del self._listeners[pattern]
-                    if self.wire.connected:
-                        self.wire.send(pack((b"PUNSUBSCRIBE", pattern)))
+                    self._unsubscribe(pattern)
+
+    def _unsubscribe(self, pattern: bytes) -> None:
+        if self.wire.connected:
+            try:
+                self.wire.send(pack((b"PUNSUBSCRIBE", pattern)))
+            except CONNECTION_ERRORS:
+                self.lose()
 
     @property
     def active(self) -> bool:
@@ -101,6 +122,7 @@ class Intake:
     def _prepare(self, wire: Wire) -> None:
         """Called with every new connection, before anything else is sent."""
         self._pending.clear()
+        self._subscribed.clear()
         self._heard_at = monotonic()
         commands: list[tuple[Any, ...]] = [(b"SCRIPT", b"LOAD", script.source) for script in ALL]
         commands.append((b"CLIENT", b"TRACKING", b"ON", b"OPTIN", b"NOLOOP"))
@@ -286,6 +308,10 @@ class Intake:
                 taker.broadcast(queue, push[3])
         elif kind == b"invalidate":
             self._changed(push[1])
+        elif kind == b"psubscribe":
+            self._subscribed.add(push[1])
+        elif kind == b"punsubscribe":
+            self._subscribed.discard(push[1])
 
     def _changed(self, changed: Iterable[bytes] | None) -> None:
         soon = monotonic() + DELAYED_WAIT_SECONDS

@@ -116,7 +116,8 @@ class Collector:
         self._channel = channel
         self._tables: dict[str, list[tuple[str, ...]]] = {}
         self._batches: dict[str, list[list[Any]]] = defaultdict(list)
-        self._open: dict[str, list[Any] | None] = {}
+        self._open: dict[tuple[bytes, str], list[Any]] = {}
+        self._names: dict[tuple[str, Any], str] = {}
 
     def add(self, publication: Publication) -> None:
         channel, exchange, routing_key = self._channel, publication.exchange, publication.routing_key
@@ -125,7 +126,6 @@ class Collector:
         if exchange and channel.typeof(exchange).type == "fanout":
             name = channel.keys.channel(exchange, routing_key)
             self._batches[""].append([b"PUBLISH", name, codec.dumps(message)])
-            self._open[""] = None
             return
         for queue in self._queues(exchange, routing_key):
             self._put(queue, message)
@@ -141,17 +141,32 @@ class Collector:
         return sorted(found) or [channel.deadletter_queue] if channel.deadletter_queue else sorted(found)
 
     def _put(self, queue: str, message: dict[str, Any]) -> None:
+        """Pushes to one list share a command; the order within a list is that of publishing."""
         channel = self._channel
-        batch = self._batches[channel.keys.group(queue)]
+        group = channel.keys.group(queue)
         limits = channel.limits(queue)
-        commands = put(channel.keys, queue, message, limits)
-        open_command = self._open.get(channel.keys.group(queue))
-        first = commands[0]
-        if limits is None and open_command is not None and open_command[0:2] == [first[0], first[1]]:
-            open_command += first[2:]
-        else:
-            batch += [list(command) for command in commands]
-            self._open[channel.keys.group(queue)] = batch[-1] if limits is None else None
+        if limits is not None:
+            self._batches[group] += [list(command) for command in put(channel.keys, queue, message, limits)]
+            return
+        properties = message["properties"]
+        if ETA_PROPERTY in properties:
+            name, *rest = put(channel.keys, queue, message, None)[0][1:]
+            self._command(group, b"ZADD" if len(rest) == 2 else b"LPUSH", name).extend(rest)
+            return
+        priority = properties["priority"]
+        name = self._names.get((queue, priority))
+        if name is None:
+            name = self._names[queue, priority] = channel.keys.list_for(
+                queue, messages.wire_priority(properties)
+            )
+        self._command(group, b"LPUSH", name).append(codec.dumps(message))
+
+    def _command(self, group: str, word: bytes, name: str) -> list[Any]:
+        command = self._open.get((word, name))
+        if command is None:
+            command = self._open[word, name] = [word, name]
+            self._batches[group].append(command)
+        return command
 
     def send(self) -> None:
         for group, batch in self._batches.items():
