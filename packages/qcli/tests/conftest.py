@@ -12,8 +12,20 @@ import pytest
 
 TASKS = """
 from qcore import App
+from qworker.remote.registry import control_command, inspect_command
 
 app = App("proj")
+
+
+@control_command(args=[("n", int)], signature="[N=1]")
+def increase_prefetch_count(state, n=1):
+    state.consumer.qos.increment_eventually(n)
+    return {"ok": f"prefetch count incremented by {n}"}
+
+
+@inspect_command
+def current_prefetch_count(state):
+    return {"prefetch_count": state.consumer.qos.value}
 
 
 @app.task

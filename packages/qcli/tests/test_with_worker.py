@@ -134,3 +134,11 @@ def test_a_worker_stops_warmly_on_interrupt(project):
 
     assert worker.stop(signal.SIGINT) == 0
     assert "Warm shutdown" in worker.text
+
+
+def test_commands_of_the_project_are_called_from_the_command_line(live):
+    before = json.loads(live.run("-A", "proj", "inspect", "-j", "current_prefetch_count").stdout)
+    run = live.run("-A", "proj", "control", "increase_prefetch_count", "3")
+
+    assert before[NODE]["prefetch_count"] > 0
+    assert "prefetch count incremented by 3" in run.stdout

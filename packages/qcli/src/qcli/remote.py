@@ -69,7 +69,7 @@ def remote_command(kind: str, commands: Mapping[str, RemoteCommand], help: str) 
         destination: list[str] | None,
         as_json: bool,
     ) -> None:
-        known = commands.get(command)
+        known = commands.get(command) or of_the_project(cli, command, kind)
         if known is None:
             unknown(command, commands, kind)
         ask(
@@ -82,3 +82,18 @@ def remote_command(kind: str, commands: Mapping[str, RemoteCommand], help: str) 
         )
 
     return run
+
+
+def of_the_project(cli: CliContext, name: str, kind: str) -> RemoteCommand | None:
+    """A command that the project's own modules define (`@inspect_command`, `@control_command`)."""
+    if not cli.has_app:
+        return None
+    from qworker.remote.registry import panel
+
+    cli.app.loader.import_default_modules()
+    found = panel.commands.get(name)
+    if found is None or found.type != kind:
+        return None
+    return RemoteCommand(
+        found.name, found.help or "", tuple(found.args), variadic=found.variadic, usage=found.signature or ""
+    )
