@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import builtins
-import contextlib
 import os
 import threading
 import time
@@ -262,24 +259,11 @@ class BaseBackend(Backend):
         return self._watcher.add(task_id, callback)
 
     async def await_record(self, task_id: str, timeout: float | None = None) -> ResultRecord:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[ResultRecord] = loop.create_future()
+        from .awaiting import (
+            await_record,  # asyncio takes long to import, and is there already where this runs
+        )
 
-        def settle(record: ResultRecord) -> None:
-            if not future.done():
-                future.set_result(record)
-
-        def arrived(record: ResultRecord) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-                loop.call_soon_threadsafe(settle, record)
-
-        stop = self.watch(task_id, arrived)
-        try:
-            return await asyncio.wait_for(future, timeout)
-        except builtins.TimeoutError as exc:
-            raise TimeoutError(f"The operation timed out: task {task_id} is not ready") from exc
-        finally:
-            stop()
+        return await await_record(self.watch, task_id, timeout)
 
     def on_send(self, task_id: str) -> None:
         return None
