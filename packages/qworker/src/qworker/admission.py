@@ -8,15 +8,18 @@ with one clear log line: nothing that a queue holds may stop the worker or be de
 | not a task, headers that make no sense | WARNING / ERROR, rejected, signal `task_rejected` |
 | body cannot be decompressed | CRITICAL, rejected, signal `task_rejected` |
 | content type not in `accept_content` | ERROR, state FAILURE, rejected |
-| task not registered | ERROR, state FAILURE, event task-failed, rejected, signal `task_unknown` |
-| delivered too often | ERROR, state FAILURE, rejected |
+| task not registered | ERROR, state FAILURE, event task-failed, put aside, signal `task_unknown` |
+| as many deliveries lost as `broker_max_deliveries` | ERROR, state FAILURE, event task-failed, put aside |
 
-A rejected message goes to the dead-letter place of the broker where there is one.
+A rejected message is put aside, too, when its channel can do that in one step; elsewhere it goes where the queue's
+dead-letter exchange leads. See `qworker.deadletters` for what is put aside, and what counts as lost.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qcore.edge import kombu
@@ -24,6 +27,7 @@ from qcore.errors import ContentDisallowed, NotRegistered, WorkerLostError
 from qcore.execution.records import Job
 from qcore.message import MalformedMessage, check_headers, from_protocol_1, short_repr
 from qcore.signals import task_rejected, task_unknown
+from qworker.deadletters import DELIVERY_COUNT, LOST, lost_deliveries, too_many_lost
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
@@ -33,8 +37,7 @@ logger = logging.getLogger(__name__)
 # kombu passes these through undecoded, whatever is accepted.
 PLAIN_CONTENT = frozenset({"application/data", "application/text", "", None})
 
-DELIVERY_COUNT = "x-delivery-count"
-MAX_DELIVERIES = 20
+MAX_DELIVERIES = 5
 
 
 class Admission:
@@ -66,11 +69,20 @@ class Admission:
             self.on_disallowed(message, headers)
             return
         try:
-            if DELIVERY_COUNT in headers and self._delivered_too_often(message, headers):
+            if self._came_before(message, headers) and self._dealt_with(message, headers):
                 return
             strategy(message)
         except MalformedMessage as exc:
             self.on_invalid_task(message, exc)
+
+    def _came_before(self, message: Any, headers: Any) -> bool:
+        return isinstance(headers, dict) and bool(
+            headers.get(DELIVERY_COUNT) or LOST in headers or message.delivery_info.get("redelivered")
+        )
+
+    def _dealt_with(self, message: Any, headers: dict[str, Any]) -> bool:
+        """True when a message that came before is put aside, or replaced."""
+        return self._lost_too_often(message, headers) or self.consumer.dead_letters.replaced_by_copy(message)
 
     def _receive_other(self, message: Any) -> None:
         """A message of protocol 1, of an unknown task, or no task at all."""
@@ -89,6 +101,8 @@ class Admission:
             return
         except Exception as exc:  # noqa: BLE001 - any decoder may fail on any body: the message is rejected
             self.on_decode_error(message, exc)
+            return
+        if self._came_before(message, message.headers) and self._dealt_with(message, headers):
             return
         strategy = self.consumer.strategy_of(headers["task"])
         if strategy is None:
@@ -164,29 +178,23 @@ class Admission:
         name, task_id = headers["task"], headers["id"]
         exc = NotRegistered(name)
         logger.error(
-            "Received unregistered task of type %r (id %s). The message is rejected and the task fails. Is the "
+            "Received unregistered task of type %r (id %s). The task fails and its message is put aside. Is the "
             "module that defines it imported by this worker (settings imports and include, option -I), and does "
             "the name given by the sender match?",
             name,
             task_id,
         )
         consumer = self.consumer
-        if consumer.send_task_event is not None:
-            consumer.send_task_event("task-failed", uuid=task_id, exception=repr(exc), traceback=None)
-        self._fail(message, headers, exc, body)
+        self._fail_and_put_aside(message, headers, exc, f"task {name!r} is not registered", body)
         task_unknown.send(sender=consumer, message=message, exc=exc, name=name, id=task_id)
-        self._put_aside(message, f"task {name!r} is not registered")
 
-    def _delivered_too_often(self, message: Any, headers: dict[str, Any]) -> bool:
-        count = headers[DELIVERY_COUNT]
-        if not isinstance(count, int) or count < self.max_deliveries or not self._is_task(headers):
+    def _lost_too_often(self, message: Any, headers: dict[str, Any]) -> bool:
+        lost = lost_deliveries(message.headers)
+        if lost < self.max_deliveries or not self._is_task(headers):
             return False
-        exc = WorkerLostError(
-            f"The message was delivered {count} times without an end, so it seems to kill its workers"
-        )
-        logger.error("%s: %s. It is not run again.", f"{headers['task']}[{headers['id']}]", exc)
-        self._fail(message, headers, exc)
-        self._put_aside(message, str(exc))
+        exc = WorkerLostError(too_many_lost(lost))
+        logger.error("%s[%s]: %s", headers["task"], headers["id"], exc)
+        self._fail_and_put_aside(message, headers, exc, str(exc))
         return True
 
     # -- how it is turned away
@@ -203,18 +211,35 @@ class Admission:
         exc: BaseException,
         body: bytes | None = None,
         decodable: bool = True,
+        then: Callable[[], object] | None = None,
     ) -> None:
         job = job_of(message, headers, body, self.consumer.hostname)
         if not decodable:
             job = job._replace(body=b"")
-        self.consumer.settler.settle(job, "FAILURE", exc)
+        self.consumer.settler.settle(job, "FAILURE", exc, then=then)
+
+    def _fail_and_put_aside(
+        self,
+        message: Any,
+        headers: dict[str, Any],
+        exc: BaseException,
+        reason: str,
+        body: bytes | None = None,
+    ) -> None:
+        """The message leaves its queue when the state is stored, so that no end of this worker loses both."""
+        consumer = self.consumer
+        if consumer.send_task_event is not None:
+            consumer.send_task_event("task-failed", uuid=headers["id"], exception=repr(exc), traceback=None)
+        put_aside = partial(consumer.put_aside, message, reason, consumer.generation)
+        self._fail(message, headers, exc, body, then=put_aside)
 
     def _reject(self, message: Any, reason: str, exc: BaseException | None) -> None:
-        self._put_aside(message, reason)
-        task_rejected.send(sender=self.consumer, message=message, exc=exc)
-
-    def _put_aside(self, message: Any, reason: str) -> None:
-        self.consumer.put_aside(message, reason)
+        consumer = self.consumer
+        if hasattr(message.channel, "requeue"):
+            consumer.dead_letters.put_aside(message, reason)
+        else:
+            consumer.reject_message(message)
+        task_rejected.send(sender=consumer, message=message, exc=exc)
 
 
 def job_of(message: Any, headers: dict[str, Any], body: bytes | None, hostname: str) -> Job:

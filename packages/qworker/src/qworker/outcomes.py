@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import signal as signals
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -157,7 +156,7 @@ def timed_out(request: Request, soft: bool, limit: float) -> None:
     if request.strategy.acks_late and not _first_set(
         task, "acks_on_timeout", "acks_on_failure_or_timeout", True
     ):
-        request.reject(requeue=True)
+        request.strategy.consumer.return_lost(request, f"the last time by its time limit of {limit}s")
         return
     _store_failure(request, exc)
 
@@ -170,22 +169,9 @@ def lost(request: Request, pid: int, exitcode: int | None) -> None:
     strategy = request.strategy
     consumer = strategy.consumer
     exc = WorkerLostError(f"Worker exited prematurely: {describe_exit(exitcode)} Job: {request.tag}.")
-    losses = consumer.state.count_loss(request.id)
-    if strategy.acks_late and strategy.task.reject_on_worker_lost:
-        if losses > consumer.admission.max_deliveries:
-            # Brokers without a delivery count would deliver it for ever.
-            logger.error("%s has killed %d processes: it is not run again.", request.humaninfo(), losses)
-            put_aside = partial(consumer.put_aside_request, request, "killed its processes")
-            consumer.settle(request, "FAILURE", exc, put_aside)
-            request.send_event("task-failed", exception=repr(exc), traceback=None)
-            return
-        logger.error(
-            "%s: the process %s that ran it died (%s). Its message goes back to the queue.",
-            request.humaninfo(),
-            pid,
-            describe_exit(exitcode),
-        )
-        request.reject(requeue=True)
+    if strategy.acks_late and strategy.task.reject_on_worker_lost and not request.acknowledged:
+        logger.error("%s: the process %s that ran it died (%s).", request, pid, describe_exit(exitcode))
+        consumer.return_lost(request, f"the last time by {describe_exit(exitcode)}")
         return
     context = _context(request)
     context.update(exc=repr(exc), traceback=None, description="raised unexpected")

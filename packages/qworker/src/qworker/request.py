@@ -301,7 +301,7 @@ class Request:
             {
                 "exchange": info.get("exchange"),
                 "routing_key": info.get("routing_key"),
-                "redelivered": bool(info.get("redelivered")),
+                "redelivered": bool(info.get("redelivered") or headers.get("redelivered")),
                 "priority": get("priority"),
             },
             self.strategy.consumer.hostname,

@@ -22,8 +22,6 @@ RESERVED = "reserved"
 SCHEDULED = "scheduled"
 ACTIVE = "active"
 
-MAX_LOSSES = 1000
-
 
 class WorkerState:
     """One instance per worker; touched by the loop's thread only, except `should_stop` and `should_terminate`.
@@ -36,6 +34,7 @@ class WorkerState:
         successful: Ids of late-ack tasks that succeeded (for `worker_deduplicate_successful_tasks`).
         unacknowledged: Ids that ended while their message could not be acknowledged, because its connection was
             lost. Their redelivery is acknowledged without another run.
+        returned: Ids of messages that went back because their connection was lost, while nothing had died.
         total: Task name -> number of tasks accepted.
         clock: The app's logical clock.
         should_stop: Exit code of a warm shutdown that is due, else None.
@@ -55,7 +54,7 @@ class WorkerState:
             expires=SUCCESSFUL_EXPIRES_SECONDS if conf is None else conf.worker_successful_expires,
         )
         self.unacknowledged = LimitedSet(maxlen=SUCCESSFUL_MAX, expires=SUCCESSFUL_EXPIRES_SECONDS)
-        self.losses: dict[str, int] = {}
+        self.returned = LimitedSet(maxlen=SUCCESSFUL_MAX, expires=SUCCESSFUL_EXPIRES_SECONDS)
         self.total: Counter[str] = Counter()
         self.processed = 0
         self.clock = clock
@@ -85,14 +84,6 @@ class WorkerState:
 
     def __iter__(self) -> Iterator[Request]:
         return iter(list(self.by_tag.values()))
-
-    def count_loss(self, id: str) -> int:
-        """How many processes the task has taken with it here, this one included."""
-        losses = self.losses.pop(id, 0) + 1
-        self.losses[id] = losses
-        if len(self.losses) > MAX_LOSSES:
-            del self.losses[next(iter(self.losses))]
-        return losses
 
     def forget(self, request: Request) -> None:
         """Take a request that is done out of the books."""

@@ -16,6 +16,7 @@ from qworker.admission import Admission
 from qworker.consumer.acks import AckWindow
 from qworker.consumer.prefetch import Prefetch
 from qworker.consumer.redelivery import settle_redelivery
+from qworker.deadletters import DeadLetters
 from qworker.limits import HeldRequests, TokenBucket
 from qworker.settlement import Settler
 from qworker.state import RESERVED, SCHEDULED
@@ -100,6 +101,7 @@ class Consumer:
         self.accept = accepted_types(app.conf.accept_content)
         self.default_limits: tuple[float | None, float | None] = controller.default_limits
         self.settler = Settler(app, self.hub.call_soon)
+        self.dead_letters = DeadLetters(self)
         self.admission = Admission(self, self.accept, app.conf.broker_max_deliveries or 2**31)
         self.tick_hooks: list[Callable[[], object]] = []
         self.steps: list[Any] = []
@@ -339,10 +341,21 @@ class Consumer:
             self.broker_error = exc
             self.state.unacknowledged.add(request.id)
 
+    def ack_message(self, message: Any) -> None:
+        """Acknowledge a message that has no request."""
+        if self.ack_window is None:
+            message.channel.basic_ack(message.delivery_tag)
+        else:
+            self.ack_window.ack(message.delivery_tag)
+
     def reject(self, request: Request, requeue: bool) -> None:
-        """Reject the message of a request; called by the request."""
-        if self._answerable(request):
-            self.reject_message(request.message, requeue)
+        """Reject the message of a request; called by the request. Going back does not count as a lost delivery."""
+        if not self._answerable(request):
+            return
+        if requeue:
+            self.dead_letters.put_back(request.message)
+        else:
+            self.reject_message(request.message)
 
     def reject_message(self, message: Any, requeue: bool = False) -> None:
         """Reject a message."""
@@ -372,24 +385,23 @@ class Consumer:
             except self.broker_errors as exc:
                 self.broker_error = exc
 
-    def put_aside_request(self, request: Request, reason: str) -> None:
-        """Move the message of a request to the dead letters, or reject it."""
-        if not request.acknowledged:
-            request.acknowledged = True
-            if self._answerable(request):
-                self.put_aside(request.message, reason)
+    def return_lost(self, request: Request, how: str) -> None:
+        """Return the message of a request whose process died, or end the task when that has happened too often."""
+        from qworker.consumer.lost import return_lost
 
-    def put_aside(self, message: Any, reason: str) -> None:
-        """Move a message that cannot run to the dead letters of the broker; reject it where there are none."""
-        dead_letter = getattr(message.channel, "dead_letter", None)
-        if dead_letter is None:
-            self.reject_message(message)
-            return
-        try:
-            dead_letter(message.delivery_tag, reason)
-            message._state = "REJECTED"
-        except self.broker_errors as exc:
-            self.broker_error = exc
+        return_lost(self, request, how)
+
+    def put_aside(self, message: Any, reason: str, generation: int, lost: int | None = None) -> None:
+        """Move a message that cannot run to the dead letters; see `DeadLetters.put_aside`.
+
+        Args:
+            message: The message.
+            reason: One line for the operator.
+            generation: Number of the connection that brought it.
+            lost: How many of its deliveries were lost, this one included; None when this one is not.
+        """
+        if generation == self.generation or hasattr(message.channel, "publish_many"):
+            self.dead_letters.put_aside(message, reason, lost, self.hostname if lost is not None else None)
 
     def _answerable(self, request: Request) -> bool:
         if request.generation == self.generation:

@@ -101,15 +101,7 @@ class HubSource:
         if self.heartbeat is not None:
             self.heartbeat.cancel()
             self.heartbeat = None
-        connection = self.consumer.connection
-        if connection is None:
-            return
-        try:
-            unregister = getattr(connection.transport, "unregister_from_event_loop", None)
-            if unregister is not None:
-                unregister(connection.connection, self.consumer.hub)
-        except Exception:
-            logger.debug("taking the broker's sockets out of the loop failed", exc_info=True)
+        sweep(self.consumer.hub)
 
 
 class PolledSource:
@@ -164,3 +156,26 @@ class PolledSource:
         if self.entry is not None:
             self.entry.cancel()
             self.entry = None
+
+
+def sweep(hub: Any) -> None:
+    """Take everything of the transport out of the hub.
+
+    kombu's transports leave calls behind that are due soon and descriptors that were closed under them. They would
+    raise the old connection's error again and again, each time at the cost of the new connection.
+    """
+    for registered in (hub.readers, hub.writers):
+        for fd, entry in list(registered.items()):
+            if entry is not None and _is_transports(entry[0]):
+                hub.remove(fd)
+    for callback in list(hub.on_tick):
+        if _is_transports(callback):
+            hub.on_tick.discard(callback)
+    for due in hub._pop_ready():
+        if not _is_transports(getattr(due, "fun", due)):
+            hub.call_soon(due)
+
+
+def _is_transports(callback: Any) -> bool:
+    module = getattr(callback, "__module__", None) or ""
+    return module.startswith(("kombu.transport", "qbrokers"))

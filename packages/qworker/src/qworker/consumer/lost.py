@@ -1,9 +1,13 @@
-"""Sending a task again whose process died (`retry_on_worker_lost`)."""
+"""Tasks whose process died: sent again (`retry_on_worker_lost`), returned (`reject_on_worker_lost`), or given up."""
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
+
+from qcore.errors import WorkerLostError
+from qworker.deadletters import lost_deliveries, too_many_lost
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
@@ -38,3 +42,34 @@ def retry_lost(c: Consumer, request: Request, exc: BaseException) -> bool:
     request.send_event("task-retried", exception=repr(exc), traceback=None)
     logger.info("%s is sent again because its process died.", request.humaninfo())
     return True
+
+
+def return_lost(c: Consumer, request: Request, how: str) -> None:
+    """Put the message back with one lost delivery more; the last one that it may have ends the task.
+
+    Args:
+        c: The consumer.
+        request: Its message is not answered yet.
+        how: How the process died, for the error.
+    """
+    if request.acknowledged:
+        return
+    request.acknowledged = True
+    if not c._answerable(request):
+        return  # the broker delivers it again
+    message = request.message
+    lost = lost_deliveries(message.headers) + 1
+    if lost < c.admission.max_deliveries:
+        c.dead_letters.put_back(message, lost, c.hostname)
+        logger.warning(
+            "%s goes back to its queue; lost deliveries: %d, after %d it is put aside.",
+            request.humaninfo(),
+            lost,
+            c.admission.max_deliveries,
+        )
+        request.send_event("task-rejected", requeue=True)
+        return
+    exc = WorkerLostError(f"{too_many_lost(lost)} ({how})")
+    logger.error("%s: %s", request.humaninfo(), exc)
+    c.settle(request, "FAILURE", exc, partial(c.put_aside, message, str(exc), request.generation, lost))
+    request.send_event("task-failed", exception=repr(exc), traceback=None)

@@ -77,6 +77,7 @@ def drop_what_comes_again(c: Consumer) -> None:
     for request in list(c.state.by_tag.values()):
         if request.acknowledged or c._answerable(request):
             continue
+        c.state.returned.add(request.id)
         if request.phase is SCHEDULED:
             entry = c.eta_entries.pop(request.tag, None)
             if entry is not None:
