@@ -7,10 +7,12 @@ tables of our own.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from qcore.backend.record import ResultRecord
 from qcore.backend.retrying import RetryPolicy
 from qcore.errors import (
     BackendGetMetaError,
@@ -33,6 +35,7 @@ except ImportError as missing:  # pragma: no cover - the store is loaded by name
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+_LOOKERS = 4
 _OTHER_DRIVERS = {
     "postgresql": ("postgresql+psycopg", "postgresql+psycopg2"),
     "mysql": ("mysql+pymysql", "mysql+mysqldb"),
@@ -148,6 +151,15 @@ class DatabaseBackend(RelationalBackend):
         if self._engine is not None:
             self._engine.dispose(close=False)  # the connections are the parent's
         self._ready = False
+        # Many threads may wait for results: they take turns in looking, as the engine's connections are few.
+        # Their pauses grow with the time that a look takes, the turn included.
+        self._looking = threading.BoundedSemaphore(_LOOKERS)
+        self._setting_up = threading.RLock()
+
+    def _read(self, task_ids: Sequence[str]) -> dict[str, ResultRecord]:
+        self._check_process()
+        with self._looking:
+            return super()._read(task_ids)
 
     # --- the database --------------------------------------------------------------------------
 
@@ -159,12 +171,14 @@ class DatabaseBackend(RelationalBackend):
             ImproperlyConfigured: SQLAlchemy does not understand the URL, or lacks the driver.
         """
         if self._engine is None:
-            engine = self._make_engine()
-            if engine.dialect.name == "sqlite":
-                _prepare_sqlite(engine)
-            if self._engine_callback is not None:
-                self._engine_callback(engine)
-            self._engine = engine
+            with self._setting_up:
+                if self._engine is None:
+                    engine = self._make_engine()
+                    if engine.dialect.name == "sqlite":
+                        _prepare_sqlite(engine)
+                    if self._engine_callback is not None:
+                        self._engine_callback(engine)
+                    self._engine = engine
         return self._engine
 
     def _make_engine(self) -> sa.Engine:
@@ -220,7 +234,9 @@ class DatabaseBackend(RelationalBackend):
     @contextmanager
     def transaction(self, write: bool) -> Iterator[Transaction]:
         if not self._ready:
-            self.create_tables()
+            with self._setting_up:
+                if not self._ready:
+                    self.create_tables()
         with self.engine.connect() as plain:
             connection = plain.execution_options(q_write=write)
             with connection.begin():
@@ -244,7 +260,7 @@ class DatabaseBackend(RelationalBackend):
             self._engine.dispose()
 
     def close(self) -> None:
-        self.flush()
+        super().close()
         if self._engine is not None:
             self._engine.dispose()
 

@@ -377,7 +377,7 @@ class RedisBackend(BaseBackend):
         self._tell(lambda: self.client.incr(self.group_key(group_id, ".t")), "growing a chord")
 
     def close(self) -> None:
-        self.flush()
+        super().close()
         self._watch.close()
         self._listener.close()
         self._pool.disconnect()

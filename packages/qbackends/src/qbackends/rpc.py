@@ -238,7 +238,7 @@ class RPCBackend(BaseBackend):
         return None
 
     def close(self) -> None:
-        self.flush()
+        super().close()
         with self._lock:
             readers, self._readers = list(self._readers.values()), {}
         for reader in readers:

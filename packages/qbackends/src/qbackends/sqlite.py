@@ -155,7 +155,7 @@ class SQLiteBackend(RelationalBackend):
             return version, self._own_writes
 
     def close(self) -> None:
-        self.flush()
+        super().close()
         with self._connection_lock:
             connection, self._connection = self._connection, None
             if connection is not None and self.path != ":memory:":

@@ -308,6 +308,7 @@ class BaseBackend(Backend):
 
     def close(self) -> None:
         self.flush()
+        self._watcher.close()
 
 
 def _now() -> Any:

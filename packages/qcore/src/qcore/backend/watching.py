@@ -57,6 +57,15 @@ class Watcher:
 
         return stop
 
+    def close(self) -> None:
+        """Drop all callbacks, and wait until the thread has stopped asking the store."""
+        with self._lock:
+            self._watched.clear()
+            thread = self._thread
+        self._woken.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(5)
+
     def _run(self) -> None:
         waited = 0.0
         while True:
