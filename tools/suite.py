@@ -58,14 +58,15 @@ def main(argv: Sequence[str]) -> int:
     options, rest = _parse(argv)
     bootstrap.ensure_hatch()
     LOGS.mkdir(parents=True, exist_ok=True)
-    lanes, alone = plan(options, rest)
-    scripts = [step.argv[1] for lane in (*lanes, alone) for step in lane if step.argv[0] == "run"]
+    stages = plan(options, rest)
+    steps = [step for lanes in stages for lane in lanes for step in lane]
+    scripts = [step.argv[1] for step in steps if step.argv[0] == "run"]
     for environment in sorted({script.partition(":")[0] for script in scripts}):
         bootstrap.ensure_environment(environment)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     runner = Runner()
-    done = runner.side_by_side(lanes) + runner.side_by_side([alone])
+    done = [one for lanes in stages for one in runner.side_by_side(lanes)]
     return report(done, time.monotonic() - started)
 
 
@@ -84,38 +85,42 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(argv)
 
 
-def plan(options: argparse.Namespace, rest: Sequence[str]) -> tuple[list[list[Step]], list[Step]]:
-    """The lanes that may run side by side, and the steps that must have the machine to themselves."""
+def plan(options: argparse.Namespace, rest: Sequence[str]) -> list[list[list[Step]]]:
+    """Stages, one after the other; each has lanes that run side by side; each lane has steps that follow."""
     paths = [word for word in rest if Path(word.split("::")[0]).exists()]
     given = [word for word in rest if word not in paths]
-    checks = (
-        []
-        if rest
-        else [_hatch(name, f"check:{name}") for name in ("lint", "layers", "dependencies", "types")]
-    )
+    checks = [] if rest else [Step(name, ("run", f"check:{name}")) for name in CHECKS]
     if options.full:
-        checks += [_hatch("docs", "docs:build"), _hatch("wheels", "build:wheels")]
+        checks += [Step("docs", ("run", "docs:build")), Step("wheels", ("run", "build:wheels"))]
     unit = _tests("unit", "packages", paths, given)
-    script = "integration-required" if options.require else "integration"
-    integration = [] if options.fast else _tests(script, "integration", paths, given)
     others = _other_pythons() if options.full and not rest else []
-    return [checks, unit], integration + others
+    return [[checks, unit], *_integration(options, paths, given), [others]]
+
+
+def _integration(
+    options: argparse.Namespace, paths: Sequence[str], given: Sequence[str]
+) -> list[list[list[Step]]]:
+    """One stage with two lanes, since these tests wait a lot; one pytest when some were chosen."""
+    if options.fast:
+        return []
+    script = "integration-required" if options.require else "integration"
+    if paths or given:
+        return [[_tests(script, "integration", paths, given)]]
+    interop = Step("interop", ("run", f"test:{script}", "integration/interop"), aloud=True)
+    others = ("run", f"test:{script}", "integration", "--ignore", "integration/interop")
+    return [[[Step("integration", others, aloud=True)], [interop]]]
 
 
 def _tests(script: str, folder: str, paths: Sequence[str], given: Sequence[str]) -> list[Step]:
-    mine = [path for path in paths if _within(path, folder)]
+    mine = [str(Path.cwd() / path) for path in paths if _within(path, folder)]
     if paths and not mine:
         return []
-    words = [*given, *(mine or [folder])]
+    words = [*given, *(mine or [folder])]  # hatch runs it in the root, wherever we are
     return [Step(script, ("run", f"test:{script}", *words), aloud=True, may_be_empty=bool(given))]
 
 
 def _within(path: str, folder: str) -> bool:
     return Path(path.split("::")[0]).resolve().is_relative_to(bootstrap.ROOT / folder)
-
-
-def _hatch(name: str, script: str) -> Step:
-    return Step(name, ("run", script))
 
 
 def _other_pythons() -> list[Step]:
