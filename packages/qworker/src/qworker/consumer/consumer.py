@@ -400,14 +400,13 @@ class Consumer:
             generation: Number of the connection that brought it.
             lost: How many of its deliveries were lost, this one included; None when this one is not.
         """
-        if generation == self.generation or hasattr(message.channel, "publish_many"):
+        if generation == self.generation or outlives_connection(message.channel):
             self.dead_letters.put_aside(message, reason, lost, self.hostname if lost is not None else None)
 
     def _answerable(self, request: Request) -> bool:
         if request.generation == self.generation:
             return True
-        # The brokers of ours hold the messages of a lost connection for their acknowledgement.
-        return hasattr(request.message.channel, "publish_many")
+        return outlives_connection(request.message.channel)
 
     # -- ends without a child
 
@@ -446,6 +445,14 @@ class Consumer:
             hook()
         if self.hub._ready:  # called soon by one of these; the hub would wait first
             self.controller.wakeup.set()
+
+
+def outlives_connection(channel: Any) -> bool:
+    """Whether the broker holds the messages of a lost connection for their acknowledgement: Redis and SQLite of ours.
+
+    On AMQP the acknowledgement of a message dies with its channel, and the message is delivered again.
+    """
+    return hasattr(channel, "requeue")
 
 
 def accepted_types(accept_content: Any) -> frozenset[str] | None:

@@ -41,8 +41,11 @@ class Tasks(bootsteps.StartStopStep):
         global_qos = uses_global_qos(c)
         c.prefetch = self.make_prefetch(c, global_qos)
         c.prefetch.apply()
-        c.ack_window = AckWindow(channel) if c.connection.transport.driver_type == "amqp" else None
-        self._flush = getattr(channel, "flush", None) if c.ack_window is None else c.ack_window.flush
+        self._flush = getattr(channel, "flush", None)
+        c.ack_window = None
+        if self._flush is None and c.connection.transport.driver_type == "amqp":
+            c.ack_window = AckWindow(channel)
+            self._flush = c.ack_window.flush
         if self._flush is not None:
             c.tick_hooks.append(self._flush)
 
