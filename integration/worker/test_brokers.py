@@ -32,7 +32,10 @@ def app(request: pytest.FixtureRequest) -> Iterator[App]:
     url = request.getfixturevalue(f"{request.param}_url")
     with App("brokers", broker=url, backend="cache+memory://", set_as_current=False) as app:
         app.conf.update(
-            task_default_queue=name, control_exchange=name, event_exchange=f"{name}-ev", event_queue_prefix=f"{name}-ev"
+            task_default_queue=name,
+            control_exchange=name,
+            event_exchange=f"{name}-ev",
+            event_queue_prefix=f"{name}-ev",
         )
 
         @app.task(name="b.add", shared=False)
@@ -135,7 +138,9 @@ def test_broken_connection_is_repaired(app: App, start: Callable[..., ThreadWork
         raise worker.consumer.connection.connection_errors[0]("broken by the test")
 
     worker.hub.call_soon(break_it)
-    wait_until(lambda: worker.consumer.generation > generation and worker.consumer.consuming, "the reconnection")
+    wait_until(
+        lambda: worker.consumer.generation > generation and worker.consumer.consuming, "the reconnection"
+    )
     assert app.send_task("b.add", (1, 2)).get(timeout=10) == 3
     release.set()
     assert result.get(timeout=10) == "done"

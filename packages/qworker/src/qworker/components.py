@@ -116,6 +116,8 @@ class Pool(bootsteps.StartStopStep):
 class StateDB(bootsteps.Step):
     """Makes `worker.statedb`, when `--statedb` or `worker_state_db` names a file."""
 
+    requires = (Timer,)
+
     def __init__(self, w: WorkController, **kwargs: Any) -> None:
         self.enabled = bool(w.statedb_path)
         w.statedb = None
@@ -125,6 +127,7 @@ class StateDB(bootsteps.Step):
         """Open the file and take over what it holds."""
         w.statedb = StateFile(expand_path(w.statedb_path, w.hostname, 0), w.state)
         w.statedb.open()
+        w.timer.call_repeatedly(STATE_SAVE_SECONDS, w.statedb.sync)
         w.on_stopped.append(w.statedb.close)
 
 

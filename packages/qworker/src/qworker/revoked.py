@@ -77,8 +77,6 @@ class LimitedSet:
         """Forget `item`, if it is known."""
         self._data.pop(item, None)
 
-    pop_value = discard
-
     def clear(self) -> None:
         """Forget everything."""
         self._data.clear()
