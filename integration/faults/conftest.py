@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,17 +17,17 @@ from project import Project
 @pytest.fixture
 def make_project(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], Project]]:
-    """`make_project("embedded" | "redis" | "amqp")`."""
+) -> Iterator[Callable[..., Project]]:
+    """`make_project("embedded" | "redis" | "amqp", **settings of Project)`."""
     projects: list[Project] = []
     monkeypatch.chdir(tmp_path)
 
-    def make(kind: str) -> Project:
+    def make(kind: str, **options: Any) -> Project:
         broker = backend = None
         if kind != "embedded":
             backend = request.getfixturevalue("redis_url")
             broker = request.getfixturevalue(f"{kind}_url")
-        projects.append(Project(tmp_path, broker, backend))
+        projects.append(Project(tmp_path, broker, backend, **options))
         return projects[-1]
 
     yield make

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,33 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TASKS = """
-import os, sqlite3, time
-from qcore import App
-
-app = App("lab", broker=os.environ.get("LAB_BROKER") or None, backend=os.environ.get("LAB_BACKEND") or None)
-app.conf.task_default_queue = os.environ["LAB_QUEUE"]
-app.conf.broker_transport_options = {"lease_seconds": 2.0}
-app.conf.broker_connection_retry_on_startup = True
-
-
-def trace(number):
-    with sqlite3.connect("effects.db", timeout=30) as db:
-        db.execute("insert into effect (number, pid) values (?, ?)", (number, os.getpid()))
-
-
-@app.task(acks_late=True, reject_on_worker_lost=True)
-def late(number, seconds=0.0):
-    if seconds:
-        time.sleep(seconds)  # the work that a kill interrupts
-    trace(number)
-    return number
-
-
-@app.task
-def add(x, y):
-    return x + y
-"""
+TASKS = Path(__file__).with_name("lab.py")
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
@@ -56,9 +32,18 @@ class Project:
         directory: working directory; empty.
         broker: URL, or None for the embedded broker.
         backend: URL, or None for the embedded store.
+        lease: Seconds that the messages of a dead worker stay its own.
+        settings: Further settings of the app; plain JSON.
     """
 
-    def __init__(self, directory: Path, broker: str | None = None, backend: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        broker: str | None = None,
+        backend: str | None = None,
+        lease: float = 2.0,
+        **settings: Any,
+    ) -> None:
         self.directory = directory
         self.queue = f"lab-{os.getpid()}-{time.monotonic_ns()}"
         self.environment = {
@@ -66,23 +51,23 @@ class Project:
             "LAB_BROKER": broker or "",
             "LAB_BACKEND": backend or "",
             "LAB_QUEUE": self.queue,
+            "LAB_LEASE": str(lease),
+            "LAB_SETTINGS": json.dumps(settings),
         }
         self.workers: list[Worker] = []
-        (directory / "lab.py").write_text(TASKS)
-        with self._effects() as db:
-            db.execute("pragma journal_mode=wal")
-            db.execute("create table effect (number integer, pid integer)")
+        shutil.copy(TASKS, directory / "lab.py")
+        self._traces = sqlite3.connect(directory / "effects.db", timeout=30)
+        self._traces.execute("pragma journal_mode=wal")
+        self._traces.execute("create table effect (number integer, pid integer)")
+        self._seen: list[int] = []
         self.app = self._load()
-
-    def _effects(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.directory / "effects.db", timeout=30)
 
     def _load(self) -> Any:
         previous = os.environ.copy()
         os.environ.update(self.environment)
         try:
             namespace: dict[str, Any] = {"__name__": "lab"}
-            exec(compile(TASKS, "lab.py", "exec"), namespace)
+            exec(compile(TASKS.read_text(), "lab.py", "exec"), namespace)
         finally:
             os.environ.clear()
             os.environ.update(previous)
@@ -93,21 +78,23 @@ class Project:
 
     def effects(self) -> list[int]:
         """The numbers that tasks have traced, with repetitions."""
-        db = self._effects()
-        try:
-            return [number for (number,) in db.execute("select number from effect")]
-        finally:
-            db.close()
+        query = "select number from effect where rowid > ? order by rowid"
+        self._seen += (number for (number,) in self._traces.execute(query, (len(self._seen),)))
+        return list(self._seen)
+
+    def repeated(self) -> int:
+        """How many traces there are beyond one for each number."""
+        return len(self.effects()) - len(set(self._seen))
 
     def wait_for_effects(self, count: int, timeout: float = 60) -> None:
         """Return once `count` different numbers are traced; fail with the workers' last lines when they are not."""
         deadline = time.monotonic() + timeout
-        while (found := len(set(self.effects()))) < count:
+        while len(found := self.effects()) < count or len(set(found)) < count:
             if time.monotonic() > deadline:
                 logs = "\n".join(
                     f"--- {worker.log_path.name}\n{worker.log[-3000:]}" for worker in self.workers
                 )
-                raise AssertionError(f"{found} of {count} tasks ran within {timeout} s\n{logs}")
+                raise AssertionError(f"{len(set(found))} of {count} tasks ran within {timeout} s\n{logs}")
             time.sleep(0.02)
 
     def start_worker(self, *options: str) -> Worker:
@@ -121,12 +108,14 @@ class Project:
         with self.app.connection_for_write() as connection:
             self.app.amqp.queues[self.queue](connection.default_channel).delete()
         self.app.close()
+        self._traces.close()
 
 
 class Worker:
     """One worker with its children, in a process group of its own."""
 
     def __init__(self, project: Project, options: tuple[str, ...]) -> None:
+        self.project = project
         self.log_path = project.directory / f"worker-{len(project.workers)}.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -148,11 +137,42 @@ class Worker:
         assert self.process.poll() is None, self.log
         return self
 
+    def wait_idle(self) -> None:
+        """Return once it holds no task any more."""
+        control = self.project.app.control
+
+        def idle() -> bool:
+            replies = control.inspect(timeout=2.0, limit=1)
+            states = [replies.active(), replies.reserved(), replies.scheduled()]
+            return all(states) and not any(held for state in states for held in state.values())
+
+        wait_until(idle, "the end of all tasks")
+
     def kill_all(self) -> None:
         """SIGKILL to the worker and every child at once."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
+
+    def kill_main(self) -> None:
+        """SIGKILL to the main process alone; its children are left to find out."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def kill_child(self, pick: Callable[[list[int]], int]) -> None:
+        """SIGKILL to one child."""
+        wait_until(self.children, "a child")
+        try:
+            os.kill(pick(self.children()), signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # replaced a moment ago
+
+    def resident(self) -> int:
+        """Bytes of memory of the main process alone: what it shares with nobody."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        return 1024 * sum(
+            int(line.split()[1]) for line in text.splitlines() if line.startswith(("Private_", "Shared_"))
+        )
 
     def children(self) -> list[int]:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
