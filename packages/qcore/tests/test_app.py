@@ -239,3 +239,11 @@ def test_on_after_finalize_is_sent_once(app):
     app.finalize()
 
     assert calls == [1]
+
+
+def test_a_saved_group_result_is_restored_through_the_app(app):
+    group = app.GroupResult("g", [app.AsyncResult("a"), app.AsyncResult("b")])
+    group.save()
+
+    assert [result.id for result in app.GroupResult.restore("g")] == ["a", "b"]
+    assert app.GroupResult.restore("nothing") is None

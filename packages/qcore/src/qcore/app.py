@@ -39,6 +39,21 @@ T = TypeVar("T", bound=Task[..., Any])
 logger = logging.getLogger(__name__)
 
 
+class GroupResults:
+    """The group results of one app."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def __call__(self, group_id: str | None = None, results: Any = None, **kwargs: Any) -> GroupResult[Any]:
+        """The results of a group."""
+        return GroupResult(group_id, results, app=self._app, **kwargs)
+
+    def restore(self, group_id: str, backend: Any = None) -> GroupResult[Any] | None:
+        """The result that `GroupResult.save` kept under that id; None when there is none."""
+        return GroupResult.restore(group_id, backend=backend, app=self._app)
+
+
 class LogicalClock:
     """Lamport's clock, shared by events and control messages."""
 
@@ -483,11 +498,10 @@ class App:
         """The result of the call with that id."""
         return AsyncResult(task_id, backend=backend, app=self, **kwargs)
 
-    def GroupResult(
-        self, group_id: str | None = None, results: Any = None, **kwargs: Any
-    ) -> GroupResult[Any]:
-        """The results of a group."""
-        return GroupResult(group_id, results, app=self, **kwargs)
+    @cached_property
+    def GroupResult(self) -> GroupResults:
+        """Makes and restores the results of groups: `app.GroupResult(id, results)`, `app.GroupResult.restore(id)`."""
+        return GroupResults(self)
 
     def ResultSet(self, results: Any, **kwargs: Any) -> ResultSet[Any]:
         """Any results together."""
