@@ -74,6 +74,7 @@ def _lost(c: Consumer, exc: BaseException) -> None:
 def drop_what_comes_again(c: Consumer) -> None:
     """Forget requests of the lost connection that have not started: their messages are delivered again."""
     conf = c.app.conf
+    c.trials.forget()
     for request in list(c.state.by_tag.values()):
         if request.acknowledged or c._answerable(request):
             continue
@@ -161,7 +162,7 @@ def _wait(c: Consumer, uri: str, exc: BaseException, tries: int, max_retries: in
         # Tasks that run must not wait for the broker, nor a request to stop.
         c.controller.tick_offline(min(left, 0.5))
         if c.state.should_stop is not None or c.state.should_terminate is not None:
-            raise WorkerShutdown(c.state.should_stop or c.state.should_terminate or 0)
+            c.controller.lifecycle.finish_without_broker(c)
 
 
 def close_quietly(connection: Any) -> None:
