@@ -15,6 +15,8 @@ NAMES = {
     "qredis": "qbrokers.redis:Transport",
     "qrediss": "qbrokers.redis:Transport",
     "qsentinel": "qbrokers.redis:SentinelTransport",
+    "qamqp": "qbrokers.amqp:Transport",
+    "qamqps": "qbrokers.amqp:SSLTransport",
 }
 """URL schemes that kombu has no transport for, and what serves them."""
 
@@ -22,6 +24,9 @@ REPLACEMENTS = {
     "redis": "qbrokers.redis:Transport",
     "rediss": "qbrokers.redis:Transport",
     "sentinel": "qbrokers.redis:SentinelTransport",
+    "amqp": "qbrokers.amqp:Transport",
+    "pyamqp": "qbrokers.amqp:Transport",
+    "amqps": "qbrokers.amqp:SSLTransport",
 }
 """URL schemes that kombu serves itself, and what can serve them instead."""
 
@@ -30,7 +35,7 @@ def install(*, replace: bool = False) -> None:
     """Register the URL schemes `NAMES` with kombu in this process.
 
     Args:
-        replace: Whether `redis://`, `rediss://` and `sentinel://` mean our transports as well, for
+        replace: Whether `redis://`, `amqp://` and the like mean our transports as well, for
             programs whose URLs cannot be changed.
     """
     from kombu import transport  # not needed by whoever reads the names only

@@ -12,7 +12,7 @@ It needs pytest, and takes about ten seconds.
 
 from .batches import BatchConformance
 from .consuming import ConsumingConformance
-from .harness import Target, collect, drain_until, is_silent
+from .harness import CAPABILITIES, Target, collect, drain_until, is_silent
 from .loop import LoopConformance
 from .recovery import RecoveryConformance
 from .routing import RoutingConformance
@@ -25,6 +25,7 @@ class TransportConformance(
 
 
 __all__ = [
+    "CAPABILITIES",
     "BatchConformance",
     "ConsumingConformance",
     "LoopConformance",

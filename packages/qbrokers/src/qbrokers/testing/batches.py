@@ -10,7 +10,7 @@ import pytest
 
 from qbrokers.batching import BatchChannel, Publication
 
-from .harness import Connect, Harness, bodies, collect, drain_until, is_silent, publish
+from .harness import Connect, Harness, bodies, collect, drain_until, is_silent, needs, publish
 from .untyped import kombu
 
 
@@ -34,6 +34,7 @@ class BatchConformance(Harness):
         channel.publish_many([])
         assert queue.get() is None
 
+    @needs("priority")
     def test_publish_many_takes_priorities(self, channel: Any, queue: Any) -> None:
         channel.publish_many([_publication(channel, queue, str(p), priority=p) for p in (0, 9)])
         channel.basic_qos(0, 1, False)
@@ -52,6 +53,7 @@ class BatchConformance(Harness):
         channel.basic_recover(requeue=True)
         assert connect().channel().basic_get(queue.name) is None
 
+    @needs("release")
     def test_released_message_was_not_delivered(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, 1)
         (message,) = collect(channel, [queue], 1, ack=False)
@@ -66,7 +68,7 @@ class BatchConformance(Harness):
         channel.dead_letter(message.delivery_tag, "it kills workers")
         channel.flush()
         assert queue.get() is None
-        dead = channel.basic_get(f"{queue.name}.dead", no_ack=True)
+        dead = kombu.Queue(f"{queue.name}.dead")(channel).get(no_ack=True)
         channel.queue_delete(f"{queue.name}.dead")
         assert dead.decode() == {"n": 1}
         assert dead.headers["x-dead-letter-reason"] == "it kills workers"
@@ -79,7 +81,7 @@ class BatchConformance(Harness):
         (message,) = collect(channel, [queue], 1, ack=False)
         channel.dead_letter(message.delivery_tag, "why", {"x-dead-letter-deliveries": 5, "old": None})
         channel.flush()
-        dead = channel.basic_get(f"{queue.name}.dead", no_ack=True)
+        dead = kombu.Queue(f"{queue.name}.dead")(channel).get(no_ack=True)
         channel.queue_delete(f"{queue.name}.dead")
         assert dead.headers["x-dead-letter-deliveries"] == 5
         assert "old" not in dead.headers
@@ -121,6 +123,11 @@ class BatchConformance(Harness):
         publish(channel, queue, 1, eta_timestamp=time.time() + 3600)
         with kombu.Consumer(channel, [queue]):
             assert is_silent(connection)
+        queue.purge()
+
+    @needs("purge delayed")
+    def test_purge_takes_messages_for_later(self, channel: Any, queue: Any) -> None:
+        publish(channel, queue, 1, eta_timestamp=time.time() + 3600)
         assert queue.purge() == 1
 
     def test_eta_header_of_a_celery_client_is_understood(

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from attrs import Factory, frozen
@@ -20,6 +20,20 @@ PATIENCE_SECONDS = 10.0
 SILENCE_SECONDS = 0.3
 
 Connect = Callable[..., Any]
+Test = TypeVar("Test", bound=Callable[..., object])
+
+_NEEDS = "needs_capability"
+
+CAPABILITIES = {
+    "delivery count": "counts deliveries beyond the second",
+    "release": "puts a message back without counting the delivery",
+    "prefetch change": "applies a changed prefetch count to consumers that run",
+    "unknown queue": "treats a queue that does not exist as an empty one",
+    "delete if empty": "deletes a queue on condition that it is empty",
+    "purge delayed": "purges the messages of a queue that wait for their time",
+    "priority": "serves messages in order of priority",
+}
+"""What not every broker can do, and what that means."""
 
 
 @frozen
@@ -30,11 +44,13 @@ class Target:
         url: Where it is; other processes can reach it as well.
         transport: Its transport class as `module:name`.
         options: kombu's transport options.
+        lacks: What the broker cannot do by its nature, of `CAPABILITIES`; the tests of that are skipped.
     """
 
     url: str
     transport: str
     options: dict[str, Any] = Factory(dict)
+    lacks: frozenset[str] = frozenset()
 
     def connect(self, **options: Any) -> Any:
         """Return a new kombu connection; `options` win over those of the target."""
@@ -57,6 +73,12 @@ class Harness:
     def target(self) -> Target:
         """The broker; every subclass has its own."""
         raise LookupError("a subclass of the conformance suite must define the fixture `target`")
+
+    @pytest.fixture(autouse=True)
+    def _capabilities(self, request: pytest.FixtureRequest, target: Target) -> None:
+        name = getattr(request.function, _NEEDS, None)
+        if name in target.lacks:
+            pytest.skip(f"the broker cannot do this: {name} ({CAPABILITIES[name]})")
 
     @pytest.fixture
     def connect(self, target: Target) -> Iterator[Connect]:
@@ -90,6 +112,22 @@ class Harness:
         yield queue
         if channel.connection is not None and not channel.closed:
             queue.delete()
+
+
+def needs(capability: str) -> Callable[[Test], Test]:
+    """Mark a test that a broker without the capability skips.
+
+    Raises:
+        LookupError: There is no such capability.
+    """
+    if capability not in CAPABILITIES:
+        raise LookupError(f"no capability {capability!r}: there are {', '.join(CAPABILITIES)}")
+
+    def mark(test: Test) -> Test:
+        setattr(test, _NEEDS, capability)
+        return test
+
+    return mark
 
 
 def publish(channel: Any, queue: Any, body: Any, **options: Any) -> None:

@@ -1,0 +1,273 @@
+"""The connection: reads many frames at a time, writes many at a time, and never waits for ever."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from qbrokers.amqp import channel as channels
+from qbrokers.amqp import contract
+from qbrokers.amqp.bases import BaseConnection, RecoverableConnectionError
+from qbrokers.amqp.delaying import Delays
+from qbrokers.amqp.framing import FrameReader, corking_frame_writer
+from qbrokers.amqp.options import Options
+from qbrokers.amqp.topology import Topology
+
+if TYPE_CHECKING:
+    from qbrokers.amqp.framing import CorkedWriter
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES = 131072
+
+
+class Connection(BaseConnection):  # type: ignore[misc]
+    """A py-amqp connection whose channels buffer their answers; it sends them before it waits."""
+
+    Channel = channels.Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.options = Options.take(kwargs)
+        self.topology = Topology()
+        self.delays = Delays(self)
+        self.writer: CorkedWriter
+        self.blocked = False
+        """The server takes no messages for now (memory or disk alarm)."""
+        self.broken = False
+        """The server did not answer in time: no handshake at the end."""
+        self.in_loop = False
+        self.waiters = 0
+        """Callers that wait for a confirmation."""
+        self.silent = False
+        """Set by channels when a frame is no event for the program."""
+        self._frames = FrameReader()
+        self._closing_by: float | None = None
+        self._last_read = 0.0
+        self._lock = threading.RLock()
+        self._flusher = Flusher(self)
+        super().__init__(*args, frame_writer=corking_frame_writer, **kwargs)
+
+    # -- reading
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Handle one event, waiting for it if necessary; answers leave before the wait.
+
+        Raises:
+            socket.timeout: None came in time.
+            OSError: The connection is lost.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            while (frame := self._next_frame()) is not None:
+                self.silent = False
+                if self.on_inbound_frame(frame) and (self.waiters or not self.silent):
+                    return
+            self.end_of_tick()
+            if self._frames.ready:
+                continue
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            self._fill(left)
+
+    def _next_frame(self) -> tuple[int, int, bytes] | None:
+        if self.channels is None:
+            raise RecoverableConnectionError("the connection is closed")
+        return self._frames.next()
+
+    def _fill(self, timeout: float | None) -> int:
+        transport = self.transport
+        self._last_read = time.monotonic()
+        while True:
+            try:
+                with transport.having_timeout(timeout) as sock:
+                    data = sock.recv(READ_BYTES)
+                break
+            except TimeoutError:
+                if timeout is not None:
+                    raise
+            except OSError:
+                transport.connected = False
+                raise
+        if not data:
+            transport.connected = False
+            raise ConnectionResetError("the broker has closed the connection")
+        self._frames.feed(data)
+        return len(data)
+
+    def read_available(self) -> None:
+        """Handle everything that has arrived, without waiting.
+
+        Raises:
+            OSError: The connection is lost.
+        """
+        self.handle_frames()
+        try:
+            while self._fill(0) == READ_BYTES:
+                self.handle_frames()
+        except TimeoutError:
+            return
+        self.handle_frames()
+
+    def handle_frames(self) -> None:
+        """Handle the frames that were read already."""
+        while (frame := self._next_frame()) is not None:
+            self.on_inbound_frame(frame)
+
+    def read_now_and_then(self) -> None:
+        """For programs that only publish: look for what the server says, at most ten times a second."""
+        if not self.in_loop and time.monotonic() - self._last_read > 0.1:
+            self.read_available()
+
+    # -- writing
+
+    @contextmanager
+    def corked(self) -> Iterator[None]:
+        """Frames written in this block leave together."""
+        with self.writer.corked():
+            yield
+
+    def own_channels(self) -> list[channels.Channel]:
+        """The open channels."""
+        return [each for each in (self.channels or {}).values() if each is not self]
+
+    def flush(self) -> None:
+        """Send the answers of all channels in one write."""
+        with self._lock:
+            dirty = [channel for channel in self.own_channels() if channel.book.waiting]
+            if dirty:
+                with self.corked():
+                    for channel in dirty:
+                        channel.write_answers()
+
+    def end_of_tick(self) -> None:
+        """Before waiting: put messages for later back into the broker, and send the answers."""
+        if self.channels is None or not self._handshake_complete:
+            return
+        self.delays.send_waiting()
+        self.flush()
+
+    def answers_wait(self) -> None:
+        """A channel has an answer to send."""
+        if not self.in_loop:
+            self._flusher.wake()
+
+    def _on_blocked(self) -> Any:
+        self.blocked = True
+        logger.warning("The broker takes no messages for now (connection.blocked); publishing waits.")
+        return super()._on_blocked()
+
+    def _on_unblocked(self) -> Any:
+        self.blocked = False
+        return super()._on_unblocked()
+
+    # -- no wait without an end
+
+    def wait(
+        self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False
+    ) -> Any:
+        """Wait for a reply, no longer than the server is given."""
+        with self.reply_expected():
+            return super().wait(
+                method, callback, self.reply_seconds() if timeout is None else timeout, returns_tuple
+            )
+
+    def reply_seconds(self) -> float:
+        """How long the server has for its next reply."""
+        if self._closing_by is not None:
+            return max(self._closing_by - time.monotonic(), 0.01)
+        return self.options.publish_timeout
+
+    @contextmanager
+    def reply_expected(self) -> Iterator[None]:
+        """Turn a timeout into the loss of the connection: what comes later would be taken for another reply.
+
+        Raises:
+            RecoverableConnectionError: The server did not answer in time.
+        """
+        try:
+            yield
+        except TimeoutError as exc:
+            self.broken = True
+            raise RecoverableConnectionError("the broker did not answer in time") from exc
+
+    @property
+    def saying_goodbye(self) -> bool:
+        """Whether the connection, or one of its channels, is being closed by us."""
+        return self._closing_by is not None
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        before = self._closing_by
+        self._closing_by = before or time.monotonic() + self.options.close_timeout
+        try:
+            yield
+        finally:
+            self._closing_by = before
+
+    def close_channel(self, channel: contract.Channel, close: Callable[[], object]) -> None:
+        """Close a channel with a goodbye that does not take long."""
+        if self.broken:
+            channel.collect()
+            return
+        with self._closing():
+            close()
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        """Send the answers, and say goodbye; not to a server that has stopped answering."""
+        if self._transport is None:
+            return
+        if self.broken or not self._transport.connected:
+            self.collect()
+            return
+        with self._closing():
+            try:
+                if self._handshake_complete:
+                    self.flush()
+                super().close(*args, **kwargs)
+            finally:
+                if self._transport is not None:
+                    self.collect()
+
+    def collect(self) -> None:
+        """Drop everything without a word to the server."""
+        self._flusher.stop()
+        super().collect()
+
+
+class Flusher:
+    """Sends answers for a program that works long between two waits; a thread that lives while there are any."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def wake(self) -> None:
+        """There is an answer to send soon."""
+        if self._wanted.is_set() and self._thread is not None and self._thread.is_alive():
+            return
+        self._wanted.set()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="qbrokers-amqp-acks", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        delay = self._connection.options.ack_delay_seconds
+        while self._wanted.wait(20 * delay) and not self._stopped:
+            self._wanted.clear()
+            time.sleep(delay)
+            try:
+                self._connection.flush()
+            except Exception:
+                # The program itself meets the lost connection at its next call, and handles it there.
+                logger.debug("sending acknowledgements in the background failed", exc_info=True)
+                return
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._stopped = True
+        self._wanted.set()
