@@ -60,6 +60,11 @@ def hold(number: int, seconds: float) -> int:
     return number
 
 
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def late_hold(number: int, seconds: float) -> int:
+    return hold.run(number, seconds)
+
+
 @app.task
 def fail(number: int) -> NoReturn:
     raise ValueError(f"number {number}")

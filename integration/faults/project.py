@@ -71,6 +71,7 @@ class Project:
         finally:
             os.environ.clear()
             os.environ.update(previous)
+        self.nasty = list(namespace["NASTY"])
         return namespace["app"]
 
     def task(self, name: str) -> Any:
@@ -81,6 +82,16 @@ class Project:
         query = "select number from effect where rowid > ? order by rowid"
         self._seen += (number for (number,) in self._traces.execute(query, (len(self._seen),)))
         return list(self._seen)
+
+    def runs_by(self, worker: Worker) -> int:
+        """How many traces the present children of `worker` have left."""
+        pids = worker.children()
+        query = f"select count(*) from effect where pid in ({','.join('?' * len(pids))})"
+        return int(self._traces.execute(query, pids).fetchone()[0])
+
+    def last_pid(self) -> int:
+        """The process that left the last trace."""
+        return int(self._traces.execute("select pid from effect order by rowid desc limit 1").fetchone()[0])
 
     def repeated(self) -> int:
         """How many traces there are beyond one for each number."""

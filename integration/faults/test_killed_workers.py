@@ -55,22 +55,6 @@ def test_a_killed_child_costs_no_task(make_project: Callable[[str], Project], br
 
 
 @pytest.mark.parametrize("broker", ["embedded", "redis"])
-def test_a_task_longer_than_the_lease_runs_once_beside_a_second_worker(
-    make_project: Callable[[str], Project], broker: str
-) -> None:
-    project = make_project(broker)
-    for _ in range(2):
-        project.start_worker().wait_ready()
-
-    long = project.task("late").delay(1, seconds=7.0)  # three leases of two seconds
-    later = project.task("late").apply_async((2,), countdown=6)
-
-    assert long.get(timeout=30) == 1
-    assert later.get(timeout=30) == 2
-    assert sorted(project.effects()) == [1, 2]
-
-
-@pytest.mark.parametrize("broker", ["embedded", "redis"])
 def test_what_a_dead_worker_held_runs_again_within_the_lease(
     make_project: Callable[[str], Project], broker: str
 ) -> None:
@@ -84,20 +68,3 @@ def test_what_a_dead_worker_held_runs_again_within_the_lease(
 
     assert result.get(timeout=20) == 1
     assert project.effects() == [1]
-
-
-@pytest.mark.parametrize("broker", BROKERS)
-def test_a_warm_shutdown_in_mid_load_loses_and_repeats_nothing(
-    make_project: Callable[[str], Project], broker: str
-) -> None:
-    project, count = make_project(broker), 600
-    send(project, count)
-
-    for part in range(1, 4):
-        worker = project.start_worker()
-        project.wait_for_effects(part * count // 8)
-        assert worker.stop() == 0
-    project.start_worker()
-
-    project.wait_for_effects(count)
-    assert sorted(project.effects()) == list(range(count))
