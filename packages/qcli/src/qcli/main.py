@@ -21,6 +21,7 @@ BUILTIN = {
     "inspect": ("inspect", "Ask workers about their state."),
     "control": ("control", "Change workers while they run."),
     "purge": ("purge", "Delete all waiting messages."),
+    "dlq": ("dlq", "Look at dead letters, run them again, delete them."),
     "events": ("events", "Show what happens in the cluster."),
     "report": ("report", "Show versions and settings, for bug reports."),
     "help": ("help", "Show help, also of a sub-command."),
