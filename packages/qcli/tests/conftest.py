@@ -12,7 +12,7 @@ import pytest
 
 TASKS = """
 from qcore import App
-from qworker.remote.registry import control_command, inspect_command
+from qworker.remote import control_command, inspect_command
 
 app = App("proj")
 

@@ -88,7 +88,7 @@ def of_the_project(cli: CliContext, name: str, kind: str) -> RemoteCommand | Non
     """A command that the project's own modules define (`@inspect_command`, `@control_command`)."""
     if not cli.has_app:
         return None
-    from qworker.remote.registry import panel
+    from qworker.remote import panel
 
     cli.app.loader.import_default_modules()
     found = panel.commands.get(name)

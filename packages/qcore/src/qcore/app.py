@@ -24,10 +24,12 @@ from qcore.backend.making import make_backend
 from qcore.builtins import register_builtins
 from qcore.calling import Caller
 from qcore.canvas import Signature, signature
+from qcore.canvas.failing import fail
 from qcore.errors import ImproperlyConfigured
+from qcore.execution.eager import apply_eagerly
 from qcore.loading import Loader
 from qcore.registry import TaskRegistry
-from qcore.results import AsyncResult, GroupResult, ResultSet
+from qcore.results import AsyncResult, EagerResult, GroupResult, ResultSet
 from qcore.settings import Settings
 from qcore.task import AsyncTask, Task, add_autoretry, make_task
 from qcore.times import get_zone, utc_now
@@ -427,10 +429,18 @@ class App:
         with self.amqp.producer.collect(size):
             yield
 
+    def run_eagerly(self, task: Any, args: Any, kwargs: Any, **options: Any) -> EagerResult[Any]:
+        """Run a task here and now, through the steps of a worker; see `Task.apply`."""
+        return cast("EagerResult[Any]", apply_eagerly(task, args, kwargs, **options))
+
     def signature(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """A signature whose tasks belong to this app."""
         kwargs["app"] = self
         return signature(*args, **kwargs)
+
+    def fail_workflow(self, workflow: Any, exc: BaseException) -> None:
+        """Record a workflow (a signature or its mapping), and what follows it, as failed without having run."""
+        fail(self.signature(workflow), exc)
 
     def add_periodic_task(
         self,

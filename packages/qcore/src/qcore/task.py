@@ -322,11 +322,9 @@ class Task(Generic[P, R]):
         Args:
             throw: raise the task's exception here; default `task_eager_propagates`.
         """
-        from qcore.execution.eager import apply_eagerly
-
         return cast(
             "EagerResult[R]",
-            apply_eagerly(
+            self.app.run_eagerly(
                 self, args or (), kwargs or {}, link=link, link_error=link_error,
                 task_id=task_id or str(uuid4()), retries=retries, throw=throw, options=options,
             ),

@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from qworker import __version__
+from qworker.banner import Banner
 
 if TYPE_CHECKING:
-    from qworker.worker import Banner, WorkController
+    from qworker.worker import WorkController
 
 RUSAGE_FIELDS = (
     "utime", "stime", "maxrss", "ixrss", "idrss", "isrss", "minflt", "majflt", "nswap", "inblock", "oublock",
@@ -44,8 +45,6 @@ def rusage() -> dict[str, Any] | str:
 
 def banner(worker: WorkController) -> Banner:
     """The data of the start-up screen."""
-    from qworker.worker import Banner
-
     app = worker.app
     concurrency = str(worker.concurrency)
     if worker.autoscale is not None:

@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import frozen
-
 from qcore import signals
 from qcore.errors import ImproperlyConfigured, OperationalError, WorkerTerminate
 from qcore.queues import worker_direct
 from qcore.utils.nodes import expand_nodename
-from qworker import bootsteps
+from qworker import (
+    bootsteps,
+    remote,  # noqa: F401 - importing it puts the built-in commands on the panel
+)
+from qworker.banner import Banner
 from qworker.consumer.consumer import Consumer
 from qworker.cpus import available_cpus, cpu_count
 from qworker.reports import PoolReports
@@ -43,24 +45,6 @@ class WorkerBlueprint(bootsteps.Blueprint):
         "qworker.components:Beat",
         "qworker.components:Consumer",
     )
-
-
-@frozen
-class Banner:
-    """What the start-up screen shows."""
-
-    hostname: str
-    version: str
-    app: str
-    broker: str
-    results: str
-    concurrency: str
-    pool: str
-    events: bool
-    queues: str
-    notice: str | None
-    """One line about the embedded broker, when nothing was configured."""
-    tasks: tuple[str, ...]
 
 
 class WorkController:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from qbeat.redis_leader import LEASE_SECONDS, RedisLeader, RedisRuns
 from qbeat.schedulers.persistent import PersistentScheduler, RunStore
+from qbeat.schedulers.redis_leader import LEASE_SECONDS, RedisLeader, RedisRuns
 from qcore.errors import ImproperlyConfigured
 
 SCHEMES = ("redis://", "rediss://", "unix://")

@@ -70,7 +70,7 @@ def send_body(app: Any, body: Mapping[str, Any], values: Sequence[Any]) -> None:
 def fail_body(app: Any, body: Mapping[str, Any], error: ChordError) -> None:
     """Store the body, and what follows it, as failed, and call its errbacks."""
     with _at_once(app):
-        app.signature(body).fail(error)
+        app.fail_workflow(body, error)
     app.backend.flush()
 
 

@@ -29,6 +29,10 @@ class BackendApp(Protocol):
         """The signature for a mapping that came over the wire."""
         ...
 
+    def fail_workflow(self, workflow: Any, exc: BaseException) -> None:
+        """Record a workflow, and what follows it, as failed without having run, and call its errbacks."""
+        ...
+
 
 class GroupLike(Protocol):
     """What a store needs of a group's result."""

@@ -13,9 +13,6 @@ from qcore import states
 from qcore.backend.record import ResultRecord
 from qcore.errors import ChordError
 
-from .chains import chain
-from .chords import chord
-from .groups import group
 from .signatures import Signature, _as_list, as_signature
 
 logger = logging.getLogger(__name__)
@@ -72,14 +69,14 @@ def fail(signature: Signature[Any], exc: BaseException, traceback: str | None = 
     they are called per member, and with the error that made the chord fail.
     """
     app = signature.app
-    if isinstance(signature, group) and isinstance(exc, ChordError) and exc.__cause__ is not None:
+    if signature.subtask_type == "group" and isinstance(exc, ChordError) and exc.__cause__ is not None:
         exc = exc.__cause__
     first = True
     for member in _members(signature):
         task_id = member.options.get("task_id")
         if task_id:
             call = FailedCall.of(member, task_id)
-            if first or isinstance(signature, group):
+            if first or signature.subtask_type == "group":
                 call_errbacks(app, call, exc, traceback)
             _store(app, call, exc, traceback)
         first = False
@@ -104,12 +101,12 @@ def fail_eagerly(signature: Signature[Any], task_id: str, exc: BaseException) ->
     call_errbacks(signature.app, FailedCall.of(first, task_id), exc, None, eager=True)
 
 
-def _members(signature: Signature[Any]) -> Iterator[Signature[Any]]:
+def _members(signature: Any) -> Iterator[Signature[Any]]:
     """The plain tasks of a workflow; the one whose errbacks count comes first."""
-    if isinstance(signature, chord):
+    if signature.subtask_type == "chord":
         yield from _members(signature.body)
         yield from _members(signature.tasks)
-    elif isinstance(signature, (chain, group)):
+    elif signature.subtask_type in ("chain", "group"):
         for task in signature.tasks:
             yield from _members(task)
     else:

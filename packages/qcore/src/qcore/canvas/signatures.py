@@ -9,6 +9,8 @@ from uuid import uuid4
 from qcore import current
 from qcore.results import AsyncResult
 
+from .stamping import Stamper
+
 R = TypeVar("R")
 
 _KEPT_BY_IMMUTABLE = frozenset({"group_id", "stamped_headers"})
@@ -252,9 +254,7 @@ class Signature(dict[str, Any], Generic[R]):
             append_stamps: collect the values of a label that is there already in a list; False replaces them.
             headers: labels to set.
         """
-        from .stamping import stamp
-
-        stamp(self, visitor, append_stamps, headers)
+        Stamper(as_signature, visitor, append_stamps).stamp(self, headers)
         return self
 
     # --- ids -----------------------------------------------------------------------------------
@@ -365,12 +365,6 @@ class Signature(dict[str, Any], Generic[R]):
     def __invert__(self) -> R:
         """`~sig`: send and wait."""
         return self.delay().get()
-
-    def fail(self, exc: BaseException, traceback: str | None = None) -> None:
-        """Record this, and what follows it, as failed without having run, and call its errbacks."""
-        from .failing import fail
-
-        fail(self, exc, traceback)
 
     # --- composing -----------------------------------------------------------------------------
 

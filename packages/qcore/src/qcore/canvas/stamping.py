@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .chains import chain
-from .chords import chord
-from .groups import group
-from .signatures import Signature, _as_list, as_signature
+from attrs import frozen
 
 
 class StampingVisitor(ABC):
@@ -58,68 +55,75 @@ class StampingVisitor(ABC):
         return {}
 
 
-def stamp(
-    sig: Signature[Any], visitor: StampingVisitor | None, append_stamps: bool, headers: Mapping[str, Any]
-) -> None:
-    """Label `sig` and all that is in it, in place."""
-    collected = _merged(headers, None, append_stamps)
-    if isinstance(sig, chord):
-        _stamp_chord(sig, visitor, append_stamps, collected)
-    elif isinstance(sig, (group, chain)):
-        _stamp_members(sig, visitor, append_stamps, collected)
-    else:
-        _stamp_links(sig, visitor, append_stamps, collected)
-        own = visitor.on_signature(sig, **collected) if visitor is not None else None
-        _set(sig, _merged(collected, own, append_stamps), append_stamps)
+@frozen
+class Stamper:
+    """Labels workflows.
 
+    Args:
+        as_signature: the signature for a linked mapping: `as_signature(mapping, app)`.
+        visitor: makes the labels; None sets those that are given.
+        append_stamps: collect the values of a label in a list instead of replacing them.
+    """
 
-def _stamp_members(
-    sig: group | chain, visitor: StampingVisitor | None, append_stamps: bool, headers: dict[str, Any]
-) -> None:
-    is_group = isinstance(sig, group)
-    if visitor is not None:
-        own = (visitor.on_group_start if is_group else visitor.on_chain_start)(sig, **headers)
-        headers = _merged(headers, own, append_stamps)
-    _stamp_links(sig, visitor, append_stamps, headers)
-    for task in sig.tasks:
-        stamp(task, visitor, append_stamps, headers)
-    if visitor is not None:
-        (visitor.on_group_end if is_group else visitor.on_chain_end)(sig, **headers)
+    as_signature: Callable[[Any, Any], Any]
+    visitor: StampingVisitor | None
+    append_stamps: bool
 
+    def stamp(self, sig: Any, headers: Mapping[str, Any]) -> None:
+        """Label `sig` and all that is in it, in place."""
+        collected = self._merged(headers, None)
+        if sig.subtask_type == "chord":
+            self._chord(sig, collected)
+        elif sig.subtask_type in ("group", "chain"):
+            self._members(sig, collected)
+        else:
+            self._links(sig, collected)
+            own = self.visitor.on_signature(sig, **collected) if self.visitor is not None else None
+            _set(sig, self._merged(collected, own), self.append_stamps)
 
-def _stamp_chord(
-    sig: chord, visitor: StampingVisitor | None, append_stamps: bool, headers: dict[str, Any]
-) -> None:
-    inner = headers
-    if visitor is not None:
-        inner = _merged(headers, visitor.on_chord_header_start(sig, **headers), append_stamps)
-    for task in sig.tasks.tasks:
-        stamp(task, visitor, append_stamps, inner)
-    if visitor is not None:
-        visitor.on_chord_header_end(sig, **inner)
-    if sig.kwargs["body"] is None:
-        return
-    outer = headers
-    if visitor is not None:
-        outer = _merged(headers, visitor.on_chord_body(sig, **headers), append_stamps)
-    stamp(sig.body, visitor, append_stamps, outer)
+    def _merged(self, headers: Mapping[str, Any], more: Mapping[str, Any] | None) -> dict[str, Any]:
+        return _merged(headers, more, self.append_stamps)
 
+    def _members(self, sig: Any, headers: dict[str, Any]) -> None:
+        visitor, is_group = self.visitor, sig.subtask_type == "group"
+        if visitor is not None:
+            own = (visitor.on_group_start if is_group else visitor.on_chain_start)(sig, **headers)
+            headers = self._merged(headers, own)
+        self._links(sig, headers)
+        for task in sig.tasks:
+            self.stamp(task, headers)
+        if visitor is not None:
+            (visitor.on_group_end if is_group else visitor.on_chain_end)(sig, **headers)
 
-def _stamp_links(
-    sig: Signature[Any], visitor: StampingVisitor | None, append_stamps: bool, headers: dict[str, Any]
-) -> None:
-    for option in ("link", "link_error"):
-        if not sig.options.get(option):
-            continue
-        linked = []
-        for link in _as_list(sig.options[option]):
-            copy = as_signature(link, sig._app).clone()
-            own: Mapping[str, Any] | None = None
-            if visitor is not None:
-                own = (visitor.on_callback if option == "link" else visitor.on_errback)(copy, **headers)
-            stamp(copy, visitor, append_stamps, _merged(headers, own, append_stamps))
-            linked.append(copy)
-        sig.options[option] = linked
+    def _chord(self, sig: Any, headers: dict[str, Any]) -> None:
+        visitor, inner, outer = self.visitor, headers, headers
+        if visitor is not None:
+            inner = self._merged(headers, visitor.on_chord_header_start(sig, **headers))
+        for task in sig.tasks.tasks:
+            self.stamp(task, inner)
+        if visitor is not None:
+            visitor.on_chord_header_end(sig, **inner)
+        if sig.kwargs["body"] is None:
+            return
+        if visitor is not None:
+            outer = self._merged(headers, visitor.on_chord_body(sig, **headers))
+        self.stamp(sig.body, outer)
+
+    def _links(self, sig: Any, headers: dict[str, Any]) -> None:
+        for option in ("link", "link_error"):
+            links = sig.options.get(option)
+            if not links:
+                continue
+            linked = []
+            for link in links if isinstance(links, (list, tuple)) else [links]:
+                copy = self.as_signature(link, sig._app).clone()
+                own: Mapping[str, Any] | None = None
+                if self.visitor is not None:
+                    call = self.visitor.on_callback if option == "link" else self.visitor.on_errback
+                    own = call(copy, **headers)
+                self.stamp(copy, self._merged(headers, own))
+                linked.append(copy)
+            sig.options[option] = linked
 
 
 def _merged(
@@ -140,7 +144,7 @@ def _merged(
     return found
 
 
-def _set(sig: Signature[Any], headers: dict[str, Any], append_stamps: bool) -> None:
+def _set(sig: Any, headers: dict[str, Any], append_stamps: bool) -> None:
     options = sig.options
     names = headers["stamped_headers"]
     before = options.get("stamped_headers") or []

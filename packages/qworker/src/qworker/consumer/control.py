@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from qworker import bootsteps
-from qworker.remote.node import make_node
+from qworker.consumer.node import make_node
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer

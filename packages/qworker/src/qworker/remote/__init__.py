@@ -1,7 +1,7 @@
 """Remote control: the commands a worker answers, and how to add your own."""
 
+from qworker.panel import Command, ControlState, Panel, control_command, inspect_command, panel
 from qworker.remote import manage, query
-from qworker.remote.registry import Command, ControlState, Panel, control_command, inspect_command, panel
 
 __all__ = [
     "Command",

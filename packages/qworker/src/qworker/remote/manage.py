@@ -12,7 +12,7 @@ from typing import Any
 
 from qcore.times import parse_rate
 from qworker.consumer.reconnect import discard_revoked
-from qworker.remote.registry import ControlState, control_command
+from qworker.panel import ControlState, control_command
 from qworker.state import RESERVED
 
 logger = logging.getLogger(__name__)

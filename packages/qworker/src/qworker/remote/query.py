@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qworker import statistics
-from qworker.remote.registry import ControlState, inspect_command
+from qworker.panel import ControlState, inspect_command
 from qworker.revoked import LimitedSet
 from qworker.state import ACTIVE, SCHEDULED
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from qcore.edge import kombu
-from qworker.remote.registry import ControlState, Panel, panel
+from qworker.panel import ControlState, Panel, panel
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
