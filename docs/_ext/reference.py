@@ -145,12 +145,18 @@ class CommandReference(Generated):
 def command_section(name: str, command: click.Command, parent: click.Context) -> Iterator[str]:
     """Heading, usage, explanation and options of a sub-command."""
     with click.Context(command, info_name=name, parent=parent) as context:
-        yield from (f"(qcli-{name})=", f"## qcli {name}", "")
+        path = context.command_path
+        yield from (f"({path.replace(' ', '-')})=", f"{'#' * len(path.split())} {path}", "")
         yield from ("```text", command.get_usage(context).removeprefix("Usage: "), "```", "")
         yield from ((command.help or "").replace("\b", ""), "")
         yield from option_table(command, context)
         if command.epilog:
             yield from ("```text", command.epilog.replace("\b\n", "").strip("\n"), "```", "")
+        if isinstance(command, click.Group):
+            for sub_name in command.list_commands(context):
+                found = command.get_command(context, sub_name)
+                if found is not None and not found.hidden:
+                    yield from command_section(sub_name, found, context)
 
 
 def option_table(command: click.Command, context: click.Context) -> Iterator[str]:
