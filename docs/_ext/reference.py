@@ -41,7 +41,8 @@ class Generated(SphinxDirective):
     """A directive without arguments whose content is Markdown text."""
 
     def run(self) -> list[nodes.Node]:
-        """The nodes that the text becomes."""
+        """The nodes that the text becomes; read anew in every build, as the code may have changed."""
+        self.env.note_reread()
         return list(self.parse_text_to_nodes("\n".join(self.lines()) + "\n", allow_section_headings=True))
 
     def lines(self) -> Iterable[str]:
@@ -220,7 +221,6 @@ class BenchmarkFigures(Generated):
 
     def lines(self) -> Iterator[str]:
         path = Path(self.env.srcdir) / "benchmarks.json"
-        self.env.note_dependency(str(path))
         if not path.exists():
             yield "No figures are kept with this copy. Run `tools/bench/run` to get those of your machine."
             return
