@@ -38,12 +38,18 @@ def test_active_shows_a_running_task(cluster: Cluster, tool: str, worker: str, t
     started, release = tmp_path / "started", tmp_path / "release"
     call = f"hold.apply_async(({str(started)!r}, {str(release)!r}), queue={cluster.queue(worker)!r})"
     task_id = cluster.client(tool, f"answer = {call}.id")
+    shown: dict[str, object] = {}
+
+    def is_shown() -> bool:
+        replies = json.loads(cluster.tool(tool, "inspect", "active", "--json"))
+        shown.update(*replies[cluster.node(worker)])
+        return bool(shown)
+
     try:
         wait_until(started.exists, "the task to start")
-        replies = json.loads(cluster.tool(tool, "inspect", "active", "--json"))
+        wait_until(is_shown, "the task to be shown")
     finally:
         release.touch()
-    (shown,) = replies[cluster.node(worker)]
     assert (shown["id"], shown["name"], shown["hostname"]) == (task_id, "interop.hold", cluster.node(worker))
 
 
