@@ -14,6 +14,7 @@ from qcli.context import CliContext
 from qcli.daemon import become, detach, pid_file
 from qcli.errors import Problem
 from qcli.options import COMMA_LIST, LOG_LEVEL, ParamType, daemon_options, global_options
+from qcore.utils.nodes import expand_nodename, expand_path
 
 
 class Autoscale(ParamType):
@@ -35,13 +36,13 @@ class Autoscale(ParamType):
 
 
 class Concurrency(ParamType):
-    """A number of slots, or `auto` for one per core."""
+    """A number of slots, or `auto` for one per core that this process may use."""
 
     name = "n|auto"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         if value == "auto":
-            return os.cpu_count() or 1
+            return "auto"
         try:
             number = int(value)
         except ValueError:
@@ -140,14 +141,15 @@ def worker(ctx: click.Context, cli: CliContext, /, **options: Any) -> None:
     uid, gid, umask = options.pop("uid"), options.pop("gid"), options.pop("umask")
     background, purge = options.pop("detach"), options.pop("purge")
     options.pop("optimization")
-    loglevel = options.pop("loglevel")
-    logging_options = {"loglevel": loglevel, "logfile": logfile, "colorize": False if cli.no_color else None}
-    instance = app.Worker(purge=purge, **_given(options))
+    loglevel = options["loglevel"]
+    hostname = expand_nodename(options["hostname"] or "")
     if background:
         detach()
     become(uid, gid, umask)
-    with pid_file(_expand(pidfile, instance.hostname)):
-        app.log.setup(**logging_options, hostname=instance.hostname)
+    with pid_file(_expand(pidfile, hostname)):
+        instance = app.Worker(
+            purge=purge, logfile=logfile, colorize=False if cli.no_color else None, **_given(options)
+        )
         if not cli.quiet and not background:
             cli.output.print(render(instance.banner(), show_tasks=loglevel <= logging.INFO))
         exitcode = instance.start()
@@ -164,8 +166,6 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def _expand(path: str | None, hostname: str) -> str | None:
     if path is None:
         return None
-    from qcore.utils.nodes import expand_path
-
     try:
         return expand_path(path, hostname)
     except ValueError as exc:
