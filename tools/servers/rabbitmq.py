@@ -26,7 +26,9 @@ class RabbitMQ(Server):
     port = 5672
     packages = ("rabbitmq-server",)
 
-    def __init__(self) -> None:
+    def __init__(self, configuration: str = "") -> None:
+        """Args: configuration: further lines of `rabbitmq.conf` for a server of our own."""
+        self._configuration = configuration
         self._vhost: str | None = None
         self._process: OwnProcess | None = None
         self._epmd: OwnProcess | None = None
@@ -59,7 +61,9 @@ class RabbitMQ(Server):
         port, epmd_port = free_port(), free_port()
         self._epmd = OwnProcess([epmd, "-port", str(epmd_port), "-address", "127.0.0.1"], directory)
         node = f"q-test-{os.getpid()}-{port}@localhost"
-        (directory / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{port}\n")
+        (directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.default = 127.0.0.1:{port}\n{self._configuration}"
+        )
         (directory / "enabled_plugins").write_text("[].\n")
         env = {
             "HOME": str(directory),

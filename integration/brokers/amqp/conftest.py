@@ -12,6 +12,9 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "faults")]
 
+from servers.contract import Unavailable  # noqa: E402
+from servers.rabbitmq import RabbitMQ  # noqa: E402
+
 from qbrokers.testing.harness import Target  # noqa: E402
 from qbrokers.testing.untyped import kombu  # noqa: E402
 
@@ -49,3 +52,22 @@ def queue(connect: Callable[..., Any]) -> Iterator[Any]:
     cleaner = connect().channel()
     cleaner.queue_delete(name)
     cleaner.exchange_delete(name)
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """A function that starts a server with further lines of `rabbitmq.conf`, and returns its URL."""
+    started = []
+
+    def start(configuration: str) -> str:
+        server = RabbitMQ(configuration)
+        try:
+            url = server.start(tmp_path_factory.mktemp("rabbitmq"))
+        except Unavailable as error:
+            pytest.skip(f"server missing: RabbitMQ of our own ({error})")
+        started.append(server)
+        return url
+
+    yield start
+    for server in started:
+        server.stop()

@@ -120,7 +120,7 @@ class Delays:
 
     def origin(self, exchange: str, routing_key: str, queue: str, msg: Any) -> tuple[str, str]:
         """The address of a message that came through the delay queues: its queue; else what is given."""
-        if exchange != ladder.LAST_EXCHANGE:
+        if not ladder.came_through(exchange, routing_key):
             return exchange, routing_key
         properties = msg.properties
         properties["application_headers"] = without_travel(properties.get("application_headers") or {})

@@ -57,6 +57,14 @@ def plain_key(key: str) -> str:
     return _DIGITS.sub("", key, count=1) if _DIGITS.match(key) else key
 
 
+def came_through(exchange: str, key: str) -> bool:
+    """Whether a message with this address has been in the delay queues.
+
+    Its exchange is the one that its last queue, of whichever level, has handed it to.
+    """
+    return exchange.startswith("celery_delayed_") and _DIGITS.match(key) is not None
+
+
 def binding_key(key: str) -> str:
     """The key by which Celery binds a queue to the last exchange."""
     return key if key.startswith("#") else f"#.{key}"
