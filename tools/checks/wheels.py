@@ -26,7 +26,11 @@ def main() -> int:
     if done.returncode:
         print(done.stdout + done.stderr)
         return done.returncode
-    problems = [problem for package in sorted(ROOT.glob("packages/*")) for problem in check(package)]
+    problems = [
+        problem
+        for member in sorted(ROOT.glob("packages/*/pyproject.toml"))
+        for problem in check(member.parent)
+    ]
     print("\n".join(problems) or f"{len(list(DIST.iterdir()))} archives hold what they should")
     return int(bool(problems))
 
