@@ -215,6 +215,16 @@ def test_retry_called_directly_raises_the_exception(app):
         task()
 
 
+def test_autoretry_called_directly_raises_the_exception_itself(app):
+    @app.task(name="direct_auto", autoretry_for=(OSError,))
+    def task():
+        raise OSError("direct")
+
+    with pytest.raises(OSError, match="direct") as caught:
+        task()
+    assert caught.value.__cause__ is None
+
+
 # --- predicates -----------------------------------------------------------------------------------
 
 

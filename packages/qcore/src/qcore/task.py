@@ -618,7 +618,10 @@ def add_autoretry(task: Task[..., Any]) -> None:
             except tuple(task.dont_autoretry_for):
                 raise
             except tuple(task.autoretry_for) as exc:
-                raise _autoretry(task, exc) from exc
+                outcome = _autoretry(task, exc)
+                if outcome is exc:
+                    raise
+                raise outcome from exc
 
         wrapper: Any = arun
     else:
@@ -632,7 +635,10 @@ def add_autoretry(task: Task[..., Any]) -> None:
             except tuple(task.dont_autoretry_for):
                 raise
             except tuple(task.autoretry_for) as exc:
-                raise _autoretry(task, exc) from exc
+                outcome = _autoretry(task, exc)
+                if outcome is exc:
+                    raise
+                raise outcome from exc
 
         wrapper = srun
     wrapper.__autoretry__ = True
