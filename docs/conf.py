@@ -16,7 +16,5 @@ exclude_patterns = ["_build", "_ext"]
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
-suppress_warnings = ["toc.empty_glob"]  # a page that the index lists by pattern may be left out
-
 html_theme = "furo"
 html_title = "q"
