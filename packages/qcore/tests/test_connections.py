@@ -158,6 +158,17 @@ def test_settings_reach_the_connection():
     assert connection.heartbeat == 7
 
 
+def test_publishing_on_amqp_has_the_deadline_of_the_settings():
+    conf = make(broker_url="amqp://", broker_publish_timeout=3, broker_transport_options={"a": 1})
+    assert connections.publishing_connection(conf).transport_options == {"a": 1, "publish_timeout": 3}
+
+
+def test_queue_type_of_delayed_delivery_reaches_the_connection():
+    conf = make(broker_url="amqp://", broker_native_delayed_delivery_queue_type="classic")
+    options = connections.connection_for_read(conf).transport_options
+    assert options == {"native_delayed_delivery_queue_type": "classic"}
+
+
 @needs_redis
 def test_tls_schemes_check_the_server_unless_told_otherwise():
     secure = connections.connection_for_write(make(broker_url="rediss://h"))

@@ -20,6 +20,8 @@ from qcore.utils.text import mask_url
 if TYPE_CHECKING:
     from qcore.kombu_connection import BrokerConnection, BrokerPool, TaskProducerPool
 
+_AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
+
 __all__ = [
     "EmbeddedDefault",
     "broker_urls",
@@ -62,7 +64,14 @@ def connection_for_write(
 def publishing_connection(conf: Any) -> BrokerConnection:
     """A connection for sending whose opening takes no longer than a publish may."""
     limits = [limit for limit in (conf.broker_connection_timeout, conf.broker_publish_timeout) if limit]
-    return connection_for_write(conf, connect_timeout=min(limits) if limits else None)
+    # Transports that wait for the broker's confirmation know this option; py-amqp itself ignores it.
+    amqp = kombu("qcore.kombu_connection").scheme_of(broker_urls(conf, "write")[0]) in _AMQP_SCHEMES
+    timeout = {"publish_timeout": conf.broker_publish_timeout} if amqp and conf.broker_publish_timeout else {}
+    return connection_for_write(
+        conf,
+        connect_timeout=min(limits) if limits else None,
+        transport_options={**timeout, **(conf.broker_transport_options or {})},
+    )
 
 
 def connection_pool(conf: Any) -> BrokerPool:
@@ -143,6 +152,9 @@ def _connect(conf: Any, urls: list[str], options: dict[str, Any]) -> BrokerConne
         **(conf.broker_transport_options or {}),
         **(options.get("transport_options") or {}),
     }
+    queue_type = conf.broker_native_delayed_delivery_queue_type
+    if scheme in _AMQP_SCHEMES and queue_type != "quorum":  # what the transport takes by itself
+        settings["transport_options"].setdefault("native_delayed_delivery_queue_type", queue_type)
     if scheme is not None:
         settings["ssl"] = module.tls_default(scheme, settings["ssl"])
         if "transport" not in settings:

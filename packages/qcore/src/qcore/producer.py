@@ -101,7 +101,7 @@ class Link:
         for message in messages:
             if message.queue is not None and message.queue.name not in self.declared:
                 self.declare(message.queue)
-        if len(messages) > 1 and hasattr(channel, "publish_many"):
+        if len(messages) > 1 and hasattr(channel, "publish_many") and not any(m.options for m in messages):
             from qbrokers.batching import Publication
 
             channel.publish_many(
