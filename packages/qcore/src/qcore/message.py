@@ -21,7 +21,8 @@ PROTOCOL_HEADERS: Final = frozenset(
         "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit",
         "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result",
         "replaced_task_nesting", "stamped_headers", "stamps", "compression", "meth", "redelivered",
-        "x-delivery-count", "x-lost-deliveries", "x-first-lost", "x-last-lost", "x-last-node", "delivery_info", "reply_to", "correlation_id", "args", "kwargs", "hostname",
+        "x-delivery-count", "x-lost-deliveries", "x-first-lost", "x-last-lost", "x-last-node", "x-trial",
+        "delivery_info", "reply_to", "correlation_id", "args", "kwargs", "hostname",
     }
 )  # fmt: skip
 """Header names with a meaning of their own; every other header is the user's."""

@@ -27,7 +27,7 @@ from qcore.errors import ContentDisallowed, NotRegistered, WorkerLostError
 from qcore.execution.records import Job
 from qcore.message import MalformedMessage, check_headers, from_protocol_1, short_repr
 from qcore.signals import task_rejected, task_unknown
-from qworker.deadletters import DELIVERY_COUNT, LOST, lost_deliveries, too_many_lost
+from qworker.deadletters import DELIVERY_COUNT, LOST, too_many_lost
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
@@ -81,8 +81,20 @@ class Admission:
         )
 
     def _dealt_with(self, message: Any, headers: dict[str, Any]) -> bool:
-        """True when a message that came before is put aside, or replaced."""
-        return self._lost_too_often(message, headers) or self.consumer.dead_letters.replaced_by_copy(message)
+        """True when a message that came before does not run now: put aside, replaced, or a suspect that waits."""
+        if not self._is_task(headers):
+            return False
+        consumer = self.consumer
+        lost = consumer.dead_letters.lost(message)
+        if consumer.trials.guilty(message, lost):
+            self._on_lost_too_often(message, headers, lost)
+            return True
+        if consumer.trials.detained(message, lost):
+            return True
+        if lost > consumer.dead_letters.recorded(message):
+            consumer.dead_letters.put_back(message, lost)
+            return True
+        return False
 
     def _receive_other(self, message: Any) -> None:
         """A message of protocol 1, of an unknown task, or no task at all."""
@@ -188,14 +200,10 @@ class Admission:
         self._fail_and_put_aside(message, headers, exc, f"task {name!r} is not registered", body)
         task_unknown.send(sender=consumer, message=message, exc=exc, name=name, id=task_id)
 
-    def _lost_too_often(self, message: Any, headers: dict[str, Any]) -> bool:
-        lost = lost_deliveries(message.headers)
-        if lost < self.max_deliveries or not self._is_task(headers):
-            return False
+    def _on_lost_too_often(self, message: Any, headers: dict[str, Any], lost: int) -> None:
         exc = WorkerLostError(too_many_lost(lost))
         logger.error("%s[%s]: %s", headers["task"], headers["id"], exc)
-        self._fail_and_put_aside(message, headers, exc, str(exc))
-        return True
+        self._fail_and_put_aside(message, headers, exc, str(exc), lost=lost)
 
     # -- how it is turned away
 
@@ -225,12 +233,13 @@ class Admission:
         exc: BaseException,
         reason: str,
         body: bytes | None = None,
+        lost: int | None = None,
     ) -> None:
         """The message leaves its queue when the state is stored, so that no end of this worker loses both."""
         consumer = self.consumer
         if consumer.send_task_event is not None:
             consumer.send_task_event("task-failed", uuid=headers["id"], exception=repr(exc), traceback=None)
-        put_aside = partial(consumer.put_aside, message, reason, consumer.generation)
+        put_aside = partial(consumer.put_aside, message, reason, consumer.generation, lost)
         self._fail(message, headers, exc, body, then=put_aside)
 
     def _reject(self, message: Any, reason: str, exc: BaseException | None) -> None:

@@ -6,8 +6,8 @@ A delivery is *lost* when it ended with the death of the child or worker that ha
 | who died | how it is counted |
 |---|---|
 | a child | the message is put back with one more in the header `x-lost-deliveries`, on every transport |
-| the worker, on a broker that counts (Redis, SQLite, quorum queues) | header `x-delivery-count`, by the broker |
-| the worker, on AMQP without a count | by the flag `redelivered`: a copy that counts one more replaces the message |
+| the worker, on Redis and SQLite | header `x-delivery-count`, by the broker |
+| the worker, on AMQP | by the flag `redelivered`: a copy that counts one more replaces the message |
 | the worker, on any other transport | not at all: kombu's other transports lose, or just repeat, what it had |
 
 The flag does not tell why a message comes again. So a message that is returned cleanly is flagged once at most, and
@@ -44,16 +44,6 @@ DEAD_LETTER_EXCHANGE = "x-dead-letter-exchange"
 _COPIED_PROPERTIES = ("correlation_id", "reply_to", "message_id", "type", "app_id")
 
 
-def lost_deliveries(headers: Mapping[str, Any]) -> int:
-    """How many deliveries of a message were lost before this one, as far as the broker knows."""
-    total = 0
-    for name in (LOST, DELIVERY_COUNT):
-        value = headers.get(name)
-        if isinstance(value, int) and value > 0:
-            total += value
-    return total
-
-
 def too_many_lost(lost: int) -> str:
     """Why a message is not run again."""
     times = "delivery" if lost == 1 else "deliveries"
@@ -74,46 +64,54 @@ class DeadLetters:
 
     # -- back to the queue
 
-    def replaced_by_copy(self, message: Any) -> bool:
-        """True when a redelivery on a broker without a count was replaced by a copy that counts it."""
-        headers = message.headers
-        if (
-            not message.delivery_info.get("redelivered")
-            or DELIVERY_COUNT in headers
-            or _moves(message.channel)
-        ):
-            return False
+    def recorded(self, message: Any) -> int:
+        """How many deliveries were lost before, as far as that is written down for good."""
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        return _number(headers, LOST) + (_number(headers, DELIVERY_COUNT) if moves(message.channel) else 0)
+
+    def lost(self, message: Any) -> int:
+        """How many deliveries were lost before, with those that only the flag `redelivered` tells of."""
+        recorded = self.recorded(message)
+        if moves(message.channel) or not message.delivery_info.get("redelivered"):
+            return recorded
         state = self.consumer.state
-        task_id = headers.get("id")
+        task_id = message.headers.get("id")
         if task_id in state.requests or task_id in state.unacknowledged:
-            return False
+            return recorded
         if task_id in state.returned:
             state.returned.discard(task_id)
-            return False
-        self.put_back(message, lost=lost_deliveries(headers) + 1)
-        return True
+            return recorded
+        return recorded + max(_number(message.headers, DELIVERY_COUNT), 1)
 
-    def put_back(self, message: Any, lost: int | None = None, node: str | None = None) -> None:
+    def put_back(
+        self,
+        message: Any,
+        lost: int | None = None,
+        node: str | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
         """Return a message to its queue.
 
         Args:
             message: A message that is not answered yet.
-            lost: How many of its deliveries were lost now; None when this one was not.
-            node: Who lost it.
+            lost: How many of its deliveries were lost; None: as its headers say.
+            node: Who lost the last one, if it was this worker.
+            changes: Headers to set, or to remove where the value is None.
         """
         headers = message.headers
-        known = lost_deliveries(headers) if isinstance(headers, dict) else 0
-        if not _moves(message.channel) and lost is None and LOST not in headers:
+        known = self.recorded(message)
+        total = known if lost is None else lost
+        if not moves(message.channel) and total == known and LOST not in headers and not changes:
             self.consumer.state.returned.add(headers.get("id"))
             self.consumer.reject_message(message, requeue=True)
             return
-        changes: dict[str, Any] = {REDELIVERED: True, LOST: (known if lost is None else lost) or None}
-        if lost is not None:
-            changes |= {FIRST_LOST: headers.get(FIRST_LOST) or _now(), LAST_LOST: _now(), LAST_NODE: node}
-        self._answer(message, self._requeue, changes)
+        written: dict[str, Any] = {**(changes or {}), REDELIVERED: True, LOST: total or None}
+        if total > known:
+            written |= {FIRST_LOST: headers.get(FIRST_LOST) or _now(), LAST_LOST: _now(), LAST_NODE: node}
+        self._answer(message, self._requeue, written)
 
     def _requeue(self, message: Any, changes: dict[str, Any]) -> None:
-        if _moves(message.channel):
+        if moves(message.channel):
             message.channel.requeue(message.delivery_tag, {**changes, DELIVERY_COUNT: 0})
         else:
             self._copy(message, self.queue_of(message), {**changes, DELIVERY_COUNT: None})
@@ -146,7 +144,7 @@ class DeadLetters:
             )
 
     def _put_aside(self, message: Any, changes: dict[str, Any]) -> None:
-        if _moves(message.channel):
+        if moves(message.channel):
             message.channel.dead_letter(message.delivery_tag, changes[PREFIX + "reason"], changes)
         else:
             queue = self.queue_of(message) + SUFFIX
@@ -159,9 +157,9 @@ class DeadLetters:
     ) -> dict[str, Any]:
         headers = message.headers if isinstance(message.headers, dict) else {}
         info = message.delivery_info
-        total = lost_deliveries(headers) if lost is None else lost
+        total = self.recorded(message) if lost is None else lost
         now = _now()
-        last = now if lost is not None else headers.get(LAST_LOST) or now
+        last = now if total > self.recorded(message) else headers.get(LAST_LOST) or now
         return {
             PREFIX + "reason": reason[:1000],
             PREFIX + "queue": queue,
@@ -252,9 +250,14 @@ class DeadLetters:
         return str(self.consumer.app.conf.task_default_queue)
 
 
-def _moves(channel: Any) -> bool:
+def moves(channel: Any) -> bool:
     """Whether the channel moves a held message in one step (`qbrokers.batching.RewritingChannel`)."""
     return hasattr(channel, "requeue")
+
+
+def _number(headers: Mapping[str, Any], name: str) -> int:
+    value = headers.get(name)
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _now() -> str:

@@ -129,6 +129,7 @@ def hand_back(consumer: Consumer) -> None:
     waiting = [request for request in consumer.state.by_tag.values() if request.phase is SCHEDULED]
     requests = waiting + take_back(consumer)
     consumer.release(requests)
+    consumer.trials.hand_back()
     if requests:
         logger.info("Handed %d messages back to the broker that had not started.", len(requests))
 

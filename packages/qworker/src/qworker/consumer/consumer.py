@@ -16,11 +16,12 @@ from qworker.admission import Admission
 from qworker.consumer.acks import AckWindow
 from qworker.consumer.prefetch import Prefetch
 from qworker.consumer.redelivery import settle_redelivery
-from qworker.deadletters import DeadLetters
+from qworker.deadletters import LOST, DeadLetters, moves
 from qworker.limits import HeldRequests, TokenBucket
 from qworker.settlement import Settler
 from qworker.state import RESERVED, SCHEDULED
 from qworker.strategy import strategy_for
+from qworker.trials import Trials
 
 if TYPE_CHECKING:
     from qworker.pools.contract import Pool
@@ -103,6 +104,7 @@ class Consumer:
         self.settler = Settler(app, self.hub.call_soon)
         self.dead_letters = DeadLetters(self)
         self.admission = Admission(self, self.accept, app.conf.broker_max_deliveries or 2**31)
+        self.trials = Trials(self, self.admission.max_deliveries)
         self.tick_hooks: list[Callable[[], object]] = []
         self.steps: list[Any] = []
         self.blueprint = ConsumerBlueprint(
@@ -342,11 +344,13 @@ class Consumer:
             self.state.unacknowledged.add(request.id)
 
     def ack_message(self, message: Any) -> None:
-        """Acknowledge a message that has no request."""
-        if self.ack_window is None:
-            message.channel.basic_ack(message.delivery_tag)
-        else:
-            self.ack_window.ack(message.delivery_tag)
+        """Acknowledge a message that has no request, now: what replaces it may kill this worker in the same tick."""
+        message.channel.basic_ack(message.delivery_tag)
+        if self.ack_window is not None:
+            self.ack_window.answered(message.delivery_tag)
+        flush = getattr(message.channel, "flush", None)
+        if flush is not None:
+            flush()
 
     def reject(self, request: Request, requeue: bool) -> None:
         """Reject the message of a request; called by the request. Going back does not count as a lost delivery."""
@@ -376,7 +380,9 @@ class Consumer:
             request.acknowledged = True
             message = request.message
             release = getattr(message.channel, "release", None)
-            if release is None or not self._answerable(request):
+            # On AMQP a return is flagged as a redelivery; a message that was flagged once is replaced by a copy.
+            counts = LOST in request.headers and not moves(message.channel)
+            if release is None or counts or not self._answerable(request):
                 self.reject(request, True)
                 continue
             try:
@@ -391,17 +397,20 @@ class Consumer:
 
         return_lost(self, request, how)
 
-    def put_aside(self, message: Any, reason: str, generation: int, lost: int | None = None) -> None:
+    def put_aside(
+        self, message: Any, reason: str, generation: int, lost: int | None = None, node: str | None = None
+    ) -> None:
         """Move a message that cannot run to the dead letters; see `DeadLetters.put_aside`.
 
         Args:
             message: The message.
             reason: One line for the operator.
             generation: Number of the connection that brought it.
-            lost: How many of its deliveries were lost, this one included; None when this one is not.
+            lost: How many of its deliveries were lost; None: as its headers say.
+            node: Who lost the last one, if it was this worker.
         """
-        if generation == self.generation or outlives_connection(message.channel):
-            self.dead_letters.put_aside(message, reason, lost, self.hostname if lost is not None else None)
+        if generation == self.generation or hasattr(message.channel, "publish_many"):
+            self.dead_letters.put_aside(message, reason, lost, node)
 
     def _answerable(self, request: Request) -> bool:
         if request.generation == self.generation:
@@ -441,7 +450,7 @@ class Consumer:
             raise error
         if self.prefetch is not None and self.consuming:
             self.prefetch.apply()
-        for hook in self.tick_hooks:
+        for hook in list(self.tick_hooks):
             hook()
         if self.hub._ready:  # called soon by one of these; the hub would wait first
             self.controller.wakeup.set()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qcore.errors import WorkerLostError
-from qworker.deadletters import lost_deliveries, too_many_lost
+from qworker.deadletters import too_many_lost
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
@@ -58,7 +58,7 @@ def return_lost(c: Consumer, request: Request, how: str) -> None:
     if not c._answerable(request):
         return  # the broker delivers it again
     message = request.message
-    lost = lost_deliveries(message.headers) + 1
+    lost = c.dead_letters.recorded(message) + 1
     if lost < c.admission.max_deliveries:
         c.dead_letters.put_back(message, lost, c.hostname)
         logger.warning(
@@ -71,5 +71,7 @@ def return_lost(c: Consumer, request: Request, how: str) -> None:
         return
     exc = WorkerLostError(f"{too_many_lost(lost)} ({how})")
     logger.error("%s: %s", request.humaninfo(), exc)
-    c.settle(request, "FAILURE", exc, partial(c.put_aside, message, str(exc), request.generation, lost))
+    c.settle(
+        request, "FAILURE", exc, partial(c.put_aside, message, str(exc), request.generation, lost, c.hostname)
+    )
     request.send_event("task-failed", exception=repr(exc), traceback=None)
