@@ -1,8 +1,11 @@
 """Commands that talk to a worker, on the embedded broker (CLI, MO, 4CLI)."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 
 NODE = f"w1@{socket.gethostname()}"
 
@@ -113,9 +116,6 @@ def test_the_readmes_first_app_runs_as_printed(project):
         "    results = [add.delay(n, n) for n in range(10)]\n"
         "    print([result.get(timeout=10) for result in results])\n"
     )
-    import subprocess
-    import sys
-
     worker = project.start("-A", "hello", "worker", "--loglevel", "info", "-c", "1")
     try:
         worker.wait_for(r"ready\.")
@@ -142,3 +142,27 @@ def test_commands_of_the_project_are_called_from_the_command_line(live):
 
     assert before[NODE]["prefetch_count"] > 0
     assert "prefetch count incremented by 3" in run.stdout
+
+
+def test_a_worker_whose_output_nobody_reads_any_more_stops_all_the_same(project):
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        project.command("-A", "proj", "worker", "-c", "1", "-l", "INFO"),
+        cwd=project.directory,
+        env=project.environment,
+        stdout=writer,
+        stderr=writer,
+    )
+    try:
+        os.close(writer)
+        text = b""
+        while b"ready." not in text:
+            chunk = os.read(reader, 1 << 16)
+            assert chunk, text.decode()
+            text += chunk
+        os.close(reader)
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
