@@ -19,7 +19,9 @@ from uuid import uuid4
 from attrs import evolve
 
 from qcore import current, errors, states
+from qcore.annotations import annotations_for
 from qcore.arguments import ArgumentCheck
+from qcore.autoretry import add_autoretry
 from qcore.backend.record import ResultRecord
 from qcore.canvas import Signature, chunks, signature, xmap, xstarmap
 from qcore.errors import Ignore, ImproperlyConfigured, MaxRetriesExceededError, Reject, Retry
@@ -148,7 +150,7 @@ class Task(Generic[P, R]):
             return
         self._annotated = True
         for source in annotations if isinstance(annotations, (list, tuple)) else [annotations]:
-            for found in _annotations_for(source, self):
+            for found in annotations_for(source, self):
                 for option, value in found.items():
                     if option.startswith("@"):
                         wrapped = value(getattr(self, option[1:]))
@@ -602,62 +604,6 @@ def make_task(
     return task
 
 
-def add_autoretry(task: Task[..., Any]) -> None:
-    """Wrap the body so that the exceptions in `autoretry_for` retry the task; once (4ART)."""
-    run = task.run
-    if getattr(run, "__autoretry__", False):
-        return
-    if inspect.iscoroutinefunction(run):
-
-        @functools.wraps(run)
-        async def arun(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return await run(*args, **kwargs)
-            except (Ignore, Retry):
-                raise
-            except tuple(task.dont_autoretry_for):
-                raise
-            except tuple(task.autoretry_for) as exc:
-                outcome = _autoretry(task, exc)
-                if outcome is exc:
-                    raise
-                raise outcome from exc
-
-        wrapper: Any = arun
-    else:
-
-        @functools.wraps(run)
-        def srun(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return run(*args, **kwargs)
-            except (Ignore, Retry):
-                raise
-            except tuple(task.dont_autoretry_for):
-                raise
-            except tuple(task.autoretry_for) as exc:
-                outcome = _autoretry(task, exc)
-                if outcome is exc:
-                    raise
-                raise outcome from exc
-
-        wrapper = srun
-    wrapper.__autoretry__ = True
-    if "__wrapped_fun__" not in task.__dict__:
-        task.__dict__["__wrapped_fun__"] = run
-    task.__dict__["run"] = wrapper
-
-
-def _autoretry(task: Task[..., Any], exc: BaseException) -> BaseException:
-    """What to raise for `exc`: the retry, or the error that ends the retries."""
-    options = dict(task.retry_kwargs)
-    if task.retry_backoff and "countdown" not in options and "eta" not in options:
-        options["countdown"] = task._retry_delay(task.request.retries or 0)
-    try:
-        return task.retry(exc=exc, throw=False, **options)
-    except BaseException as error:  # noqa: BLE001 - raised again by the caller, with the cause attached
-        return error
-
-
 def _fun(task: Task[..., Any]) -> Any:
     return getattr(task, "__wrapped_fun__", None)
 
@@ -674,18 +620,6 @@ def _destination(info: Mapping[str, Any]) -> dict[str, Any]:
     if not exchange and routing_key:
         return {"queue": routing_key}
     return {"exchange": exchange, "routing_key": routing_key}
-
-
-def _annotations_for(source: Any, task: Task[..., Any]) -> list[Mapping[str, Any]]:
-    if isinstance(source, Mapping):
-        return [found for found in (source.get("*"), source.get(task.name)) if found]
-    found = []
-    for method in ("annotate_any", "annotate"):
-        if hasattr(source, method):
-            value = getattr(source, method)(*(() if method == "annotate_any" else (task,)))
-            if value:
-                found.append(value)
-    return found
 
 
 def _unpickle_task(name: str, module: str | None) -> Any:
