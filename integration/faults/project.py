@@ -127,10 +127,24 @@ class Worker:
 
     def __init__(self, project: Project, options: tuple[str, ...]) -> None:
         self.project = project
+        name = () if "-n" in options else ("-n", f"w{len(project.workers)}@{project.queue}")
         self.log_path = project.directory / f"worker-{len(project.workers)}.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "qcli", "-A", "lab", "worker", "-c", "2", "-l", "INFO", *options],
+                [
+                    sys.executable,
+                    "-m",
+                    "qcli",
+                    "-A",
+                    "lab",
+                    "worker",
+                    "-c",
+                    "2",
+                    "-l",
+                    "INFO",
+                    *name,
+                    *options,
+                ],
                 cwd=project.directory,
                 env=project.environment,
                 stdin=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from project import Project
+from project import Project, wait_until
 
 GRACE_SECONDS = 10.0
 """The longest task runs 0.02 s; the rest is room for a busy machine."""
@@ -46,3 +46,20 @@ def stop_in_mid_load(project: Project, count: int, stops: int) -> None:
         assert worker.stop(GRACE_SECONDS) == 0, worker.log[-3000:]
     assert sorted(project.effects()) == list(range(count))
     print(f"slowest stop {slowest:.1f} s")
+
+
+def test_a_worker_whose_name_is_taken_waits_for_it(make_project: Callable[..., Project]) -> None:
+    """RabbitMQ lets one connection alone have the mailbox: the second worker says so, waits, and takes over."""
+    project = make_project("amqp")
+    first = project.start_worker("-n", "same@lab").wait_ready()
+    second = project.start_worker("-n", "same@lab")
+    wait_until(lambda: "lost at once" in second.log, "the second worker's pause")
+    assert "A worker named same@lab is already connected" in second.log
+    assert project.task("add").delay(1, 1).get(timeout=20) == 2
+    assert second.log.count("Connected to") < 5
+
+    assert first.stop() == 0
+
+    second.wait_ready()
+    assert project.task("add").delay(1, 1).get(timeout=20) == 2
+    assert second.stop() == 0

@@ -95,6 +95,8 @@ class Consumer:
         self.eta_entries: dict[int, Any] = {}
         self.generation = 0
         self.first_connection = True
+        self.connected_at = 0.0
+        self.short_lives = 0
         self.consuming = False
         self.broker_error: BaseException | None = None
         self.send_task_event: Callable[..., Any] | None = None

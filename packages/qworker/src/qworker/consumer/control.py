@@ -35,7 +35,16 @@ class Control(bootsteps.StartStopStep):
             return
         channel = c.connection.channel()
         self.node = c.pidbox_node = make_node(c, channel)
-        self.mailbox_consumer = self.node.listen()
+        try:
+            self.mailbox_consumer = self.node.listen()
+        except c.broker_errors as exc:
+            if "RESOURCE_LOCKED" in str(exc):  # of AMQP
+                logger.error(
+                    "A worker named %s is already connected. Give every worker a name of its own with -n, or stop "
+                    "the other one; this one goes on as soon as the name is free.",
+                    c.hostname,
+                )
+            raise
         self._flush = getattr(channel, "flush", None)
         if self._flush is not None:
             c.tick_hooks.append(self._flush)

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_STEP_SECONDS = 2.0
 RETRY_MAX_SECONDS = 10.0
+# A connection that is lost sooner is one that the broker does not let us use, for example as another worker has our
+# name. The first one may be chance; from the second one on there is a pause before the next.
+SHORT_LIFE_SECONDS = 2.0
 
 
 def run_until_stopped(c: Consumer) -> None:
@@ -69,6 +72,17 @@ def _lost(c: Consumer, exc: BaseException) -> None:
     close_quietly(c.connection)
     c.connection = None
     c.broker_error = None
+    _pause_after_short_lives(c)
+
+
+def _pause_after_short_lives(c: Consumer) -> None:
+    c.short_lives = c.short_lives + 1 if time.monotonic() - c.connected_at < SHORT_LIFE_SECONDS else 0
+    if c.short_lives > 1:
+        pause = min(RETRY_STEP_SECONDS * (c.short_lives - 1), RETRY_MAX_SECONDS)
+        logger.warning(
+            "The last %d connections were lost at once; the next in %g seconds.", c.short_lives, pause
+        )
+        _tick_for(c, pause)
 
 
 def drop_what_comes_again(c: Consumer) -> None:
@@ -144,6 +158,7 @@ def connect(c: Consumer) -> Any:
             _wait(c, uri, exc, tries, max_retries)
         else:
             c.first_connection = False
+            c.connected_at = time.monotonic()
             return connection
 
 
@@ -157,7 +172,11 @@ def _wait(c: Consumer, uri: str, exc: BaseException, tries: int, max_retries: in
         tries,
         "∞" if max_retries is None else max_retries,
     )
-    deadline = time.monotonic() + pause
+    _tick_for(c, pause)
+
+
+def _tick_for(c: Consumer, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         # Tasks that run must not wait for the broker, nor a request to stop.
         c.controller.tick_offline(min(left, 0.5))
