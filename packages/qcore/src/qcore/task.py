@@ -80,11 +80,11 @@ class Task(Generic[P, R]):
     compression: Any = FromSettings("task_compression")
     acks_late: Any = FromSettings("task_acks_late")
     acks_on_failure_or_timeout: Any = FromSettings("task_acks_on_failure_or_timeout")
-    acks_on_failure: bool | None = None
-    acks_on_timeout: bool | None = None
+    acks_on_failure: Any = FromSettings("task_acks_on_failure")
+    acks_on_timeout: Any = FromSettings("task_acks_on_timeout")
     track_started: Any = FromSettings("task_track_started")
     reject_on_worker_lost: Any = FromSettings("task_reject_on_worker_lost")
-    retry_on_worker_lost: bool = False
+    retry_on_worker_lost: Any = FromSettings("task_retry_on_worker_lost")
     throws: tuple[type[BaseException], ...] = ()
     trail: bool = True
     send_events: bool = True

@@ -26,7 +26,7 @@ def explain_unknown(name: str, known: Iterable[str] = OPTIONS, where: str = "") 
         return f"{text}: it was removed, {REMOVED[name]}"
     near = suggestion(name, known)
     if name in OLD_NAMES:
-        return f"{text}: the upper-case names are gone, write {near!r} (`qcli upgrade settings` does it)"
+        return f"{text}: the upper-case names are gone, write {near!r}"
     if near is not None:
         return f"{text}: did you mean {near!r}?"
     return f"{text}: the reference lists all settings, and `app.add_defaults` adds new ones"

@@ -1,6 +1,6 @@
 """The upper-case setting names of old, and what they are called now.
 
-They are not accepted; error texts and `qcli upgrade settings` tell the new name.
+They are not accepted; error texts tell the new name.
 """
 
 from __future__ import annotations
