@@ -1,7 +1,8 @@
-"""Measure a Redis transport of kombu: publishing, consuming with acknowledgement, latency, an idle consumer.
+"""Measure a transport of kombu: publishing, consuming with acknowledgement, latency, an idle consumer.
 
-`python tools/bench/broker.py --json` runs ours and kombu's own in interleaved rounds on the same server and
-prints medians and ratios. Each measurement is a function of a `Subject`, so other programs can call them.
+`python tools/bench/broker.py --json` (or `--url amqp://guest:guest@127.0.0.1:5672//`) runs ours and kombu's own in
+interleaved rounds on the same server and prints medians and ratios. Each measurement is a function of a
+`Subject`, so other programs can call them.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ HEADERS = {
     "origin": "bench",
     "stamps": {},
 }
-STOCK = "redis"
-OURS = "qbrokers.redis:Transport"
+STOCK = {"redis": "redis", "amqp": "pyamqp"}
+OURS = {"redis": "qbrokers.redis:Transport", "amqp": "qbrokers.amqp:Transport"}
 
 
 class Subject(NamedTuple):
@@ -192,12 +193,21 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def names(subject: Subject) -> list[str]:
+    return [subject.queue, *(f"{subject.queue}.{i}" for i in range(1, 4))]
+
+
+def prepare(subject: Subject) -> None:
+    with subject.connect() as connection:
+        for name in names(subject):
+            Queue(name)(connection.default_channel).declare()
+
+
 def clean(subject: Subject) -> None:
     with subject.connect() as connection:
-        channel = connection.channel()
-        for suffix in ("", *(f".{i}" for i in range(1, 4))):
-            channel._purge(subject.queue + suffix)
-            channel.exchange_declare(subject.queue + suffix)
+        channel = connection.default_channel
+        for name in names(subject):
+            channel.queue_delete(name)
 
 
 class Result(NamedTuple):
@@ -212,7 +222,11 @@ class Result(NamedTuple):
 
 def compare(url: str, count: int, rounds: int, idle_seconds: float) -> list[Result]:
     """Run everything for both transports, in turns."""
-    subjects = [Subject(url, transport, f"bench-{uuid4().hex[:8]}") for transport in (OURS, STOCK)]
+    scheme = url.partition(":")[0]
+    transports = (OURS[scheme], STOCK[scheme])
+    subjects = [Subject(url, transport, f"bench-{uuid4().hex[:8]}") for transport in transports]
+    for subject in subjects:
+        prepare(subject)
     steps: list[tuple[str, str, Callable[[Subject], float], bool]] = [
         ("publish", "/s", lambda s: publish_single(s, count), True),
         ("bulk publish", "/s", lambda s: publish_bulk(s, count), True),

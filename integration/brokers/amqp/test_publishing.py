@@ -130,3 +130,13 @@ def test_confirms_can_be_switched_off(connect: Connect, queue: Any, confirm: boo
     channel = connect(confirm_publish=confirm).channel()
     channel.publish_many([Publication(message(channel, "1"), "", queue.name)])
     assert channel.confirms.selected is confirm
+
+
+def test_batch_of_a_kombu_producer_is_published_at_its_end(connect: Connect, queue: Any) -> None:
+    channel, looking = connect().channel(), connect().channel()
+    producer = kombu.Producer(channel)
+    with producer.batch(max_size=3):
+        for number in range(5):
+            producer.publish(number, routing_key=queue.name)
+        assert depth(looking, queue.name) == 3
+    assert [queue.get(no_ack=True).decode() for _ in range(5)] == list(range(5))

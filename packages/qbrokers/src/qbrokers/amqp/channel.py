@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qbrokers.amqp.bases import BaseChannel, Basic, ChannelError, RecoverableConnectionError
+from qbrokers.amqp.batches import PublishBatch
 from qbrokers.amqp.confirming import Answered, Batch, Confirms, Returned
 from qbrokers.amqp.contract import Connection
 from qbrokers.amqp.delaying import delay_of, due_time
@@ -225,6 +226,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
                 [(p.message, p.exchange, p.routing_key) for p in publications], False, False, None
             )
 
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        """What `kombu.Producer.batch` collects messages in."""
+        return PublishBatch(self, max_size)
+
     def _publish_all(
         self, messages: list[tuple[Any, str, str]], mandatory: bool, immediate: bool, timeout: float | None
     ) -> None:
@@ -237,7 +242,9 @@ class Channel(BaseChannel):  # type: ignore[misc]
             or any(msg.properties.get("delivery_mode", PERSISTENT) == PERSISTENT for msg, *_ in messages)
         )
         batch = Batch(len(messages)) if confirm else None
-        connection.read_now_and_then()
+        if batch is None:
+            # Waiting for a confirmation reads all the same.
+            connection.read_now_and_then()
         if connection.blocked and not connection.in_loop:
             self._wait_for(lambda: not connection.blocked, deadline, seconds)
         if confirm:
