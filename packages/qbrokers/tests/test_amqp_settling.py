@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -132,3 +133,30 @@ def test_server_acknowledges_exactly_what_was_asked_for(data: Any) -> None:
     assert {tag for tag, _ in server.rejected} == set(refused)
     assert book.take() == []
     assert len(book) == len(server.open)
+
+
+def test_thread_that_sends_meets_a_program_that_goes_on() -> None:
+    book, server = Book(), Server()
+    count = 20_000
+    server.open = list(range(1, count + 1))
+    finished = threading.Event()
+    failures: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            while not finished.is_set():
+                server.receive(book.take())
+        except BaseException as exc:
+            failures.append(exc)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    for tag in range(1, count + 1):
+        book.delivered(tag, tag)
+        if tag % 3:
+            book.ack(tag)
+    finished.set()
+    sender.join()
+    assert failures == []
+    server.receive(book.take())
+    assert server.open == [tag for tag in range(1, count + 1) if not tag % 3]

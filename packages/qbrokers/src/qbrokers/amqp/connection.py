@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ class Connection(BaseConnection):  # type: ignore[misc]
         self._last_read = 0.0
         self._lock = threading.RLock()
         self._flusher = Flusher(self)
+        self._pid = os.getpid()
         super().__init__(*args, frame_writer=corking_frame_writer, **kwargs)
 
     # -- reading
@@ -233,7 +235,8 @@ class Connection(BaseConnection):  # type: ignore[misc]
 
     def collect(self) -> None:
         """Drop everything without a word to the server."""
-        self._flusher.stop()
+        if self._pid == os.getpid():  # a fork has no such thread, and perhaps its lock as it was
+            self._flusher.stop()
         super().collect()
 
 
@@ -242,32 +245,45 @@ class Flusher:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._wanted = threading.Event()
+        self._state = threading.Condition()
+        self._wanted = False
         self._thread: threading.Thread | None = None
         self._stopped = False
 
     def wake(self) -> None:
         """There is an answer to send soon."""
-        if self._wanted.is_set() and self._thread is not None and self._thread.is_alive():
+        if self._wanted:
             return
-        self._wanted.set()
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="qbrokers-amqp-acks", daemon=True)
-            self._thread.start()
+        with self._state:
+            self._wanted = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="qbrokers-amqp-acks", daemon=True)
+                self._thread.start()
+            else:
+                self._state.notify()
 
     def _run(self) -> None:
         delay = self._connection.options.ack_delay_seconds
-        while self._wanted.wait(20 * delay) and not self._stopped:
-            self._wanted.clear()
+        while self._is_wanted(20 * delay):
             time.sleep(delay)
+            self._wanted = False
             try:
                 self._connection.flush()
             except Exception:
                 # The program itself meets the lost connection at its next call, and handles it there.
                 logger.debug("sending acknowledgements in the background failed", exc_info=True)
-                return
+
+    def _is_wanted(self, seconds: float) -> bool:
+        with self._state:
+            if not self._wanted and not self._stopped:
+                self._state.wait(seconds)
+            if self._wanted and not self._stopped:
+                return True
+            self._thread = None
+            return False
 
     def stop(self) -> None:
         """End the thread soon."""
-        self._stopped = True
-        self._wanted.set()
+        with self._state:
+            self._stopped = True
+            self._state.notify()

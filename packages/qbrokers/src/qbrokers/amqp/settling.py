@@ -7,6 +7,7 @@ to it was acknowledged, or rejected by a frame before it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
@@ -31,9 +32,10 @@ class Answer(NamedTuple):
 
 
 class Book:
-    """Delivered messages by tag; tags only grow."""
+    """Delivered messages by tag; tags only grow. May be used by the program and by a thread that sends."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self.last_tag = 0
         self._open: dict[int, object] = {}
         """Unanswered as the server sees it, in order of tags."""
@@ -47,10 +49,11 @@ class Book:
 
     def delivered(self, tag: int, message: object, ours: bool = False) -> None:
         """A message came that must be answered."""
-        self.last_tag = max(self.last_tag, tag)
-        self._open[tag] = message
-        if ours:
-            self._ours.add(tag)
+        with self._lock:
+            self.last_tag = max(self.last_tag, tag)
+            self._open[tag] = message
+            if ours:
+                self._ours.add(tag)
 
     def seen(self, tag: int) -> None:
         """A message came that needs no answer."""
@@ -77,15 +80,16 @@ class Book:
             ValueError: No message with such a tag was ever delivered.
         """
         self._check(tag, multiple)
-        if not multiple:
-            if tag in self._open and tag not in self._rejected:
-                self._acked.add(tag)
-            return
-        for each in self._open:
-            if tag and each > tag:
-                break
-            if each not in self._rejected and each not in self._ours:
-                self._acked.add(each)
+        with self._lock:
+            if not multiple:
+                if tag in self._open and tag not in self._rejected:
+                    self._acked.add(tag)
+                return
+            for each in self._open:
+                if tag and each > tag:
+                    break
+                if each not in self._rejected and each not in self._ours:
+                    self._acked.add(each)
 
     def reject(self, tag: int, requeue: bool) -> None:
         """Reject one message.
@@ -94,8 +98,9 @@ class Book:
             ValueError: No message with such a tag was ever delivered.
         """
         self._check(tag, False)
-        if tag in self._open and tag not in self._acked:
-            self._rejected.setdefault(tag, requeue)
+        with self._lock:
+            if tag in self._open and tag not in self._acked:
+                self._rejected.setdefault(tag, requeue)
 
     def _check(self, tag: int, multiple: bool) -> None:
         if tag > self.last_tag or tag < 0 or (tag == 0 and not multiple):
@@ -108,15 +113,17 @@ class Book:
 
     def take(self) -> list[Answer]:
         """The answers to send, in this order; they are out of the book."""
-        if not self._acked and not self._rejected:
-            return []
-        answers = [Answer(REJECT, tag, requeue) for tag, requeue in self._rejected.items()]
-        for tag in self._rejected:
-            del self._open[tag]
-        self._rejected = {}
-        answers.extend(self._acknowledgements())
-        self._acked = set()
-        return answers
+        with self._lock:
+            if not self._acked and not self._rejected:
+                return []
+            answers = [Answer(REJECT, tag, requeue) for tag, requeue in self._rejected.items()]
+            for tag in self._rejected:
+                del self._open[tag]
+                self._ours.discard(tag)
+            self._rejected = {}
+            answers.extend(self._acknowledgements())
+            self._acked = set()
+            return answers
 
     def _acknowledgements(self) -> Iterator[Answer]:
         acked, opened = self._acked, self._open
@@ -141,7 +148,8 @@ class Book:
 
     def clear(self) -> None:
         """The server has taken everything back; late answers find nothing."""
-        self._open = {}
-        self._acked = set()
-        self._rejected = {}
-        self._ours = set()
+        with self._lock:
+            self._open = {}
+            self._acked = set()
+            self._rejected = {}
+            self._ours = set()
