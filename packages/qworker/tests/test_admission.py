@@ -141,7 +141,8 @@ def test_protocol_2_headers_with_a_protocol_1_body_run(app: App, worker: ThreadW
 def test_message_delivered_too_often_is_put_aside(
     app: App, worker: ThreadWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    publish_raw(app, [[1, 2], {}, {}], {"task": "t.add", "id": "poison", "x-delivery-count": 99})
+    past = {"x-lost-deliveries": 99, "x-trial": 98}
+    publish_raw(app, [[1, 2], {}, {}], {"task": "t.add", "id": "poison", **past})
     with pytest.raises(Exception, match="99 deliveries ended with the death"):
         app.AsyncResult("poison").get(timeout=10)
     still_works(app)

@@ -35,6 +35,7 @@ def ask(
     """
     app = cli.app
     need_broker(app)
+    _need_broadcast(app)
     replies = app.control.broadcast(
         command, dict(arguments), destination=destination, timeout=timeout, reply=True
     )
@@ -51,6 +52,15 @@ def ask(
         cli.output.reply(node, answer, show_body=show_body and not cli.quiet)
     cli.output.say(f"\n{len(answers)} node{'' if len(answers) == 1 else 's'} online.")
     return answers
+
+
+def _need_broadcast(app: Any) -> None:
+    with app.connection_for_write() as connection:
+        if "fanout" not in connection.transport.implements.exchange_type:
+            raise Unavailable(
+                f"the broker {connection.as_uri()} cannot broadcast, so workers on it take no remote commands; "
+                "use Redis, RabbitMQ or SQLite for them"
+            )
 
 
 def remote_command(kind: str, commands: Mapping[str, RemoteCommand], help: str) -> click.Command:

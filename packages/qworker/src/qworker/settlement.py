@@ -53,6 +53,8 @@ class Settler:
         self._waiting: deque[Settlement] = deque()
         self._wakeup = threading.Condition()
         self._busy = False
+        self._owed = 0
+        """Calls of `then` that wait for the loop."""
         self._working = threading.Lock()
         self._fork_locked = False
         _settlers.add(self)
@@ -86,8 +88,8 @@ class Settler:
 
     @property
     def pending(self) -> bool:
-        """True while something is not stored."""
-        return self._busy
+        """True while something is not stored, or what follows was not called."""
+        return self._busy or self._owed > 0
 
     def _run(self) -> None:
         while True:
@@ -104,7 +106,14 @@ class Settler:
             finally:
                 for settlement in batch:
                     if settlement.then is not None:
-                        self.call_soon(settlement.then)
+                        with self._wakeup:
+                            self._owed += 1
+                        self.call_soon(self._follow, settlement.then)
+
+    def _follow(self, then: Callable[[], object]) -> None:
+        with self._wakeup:
+            self._owed -= 1
+        then()
 
     def _store(self, batch: list[Settlement]) -> None:
         backends = {}
