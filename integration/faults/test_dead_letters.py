@@ -210,5 +210,7 @@ def test_an_unregistered_task_is_parked_and_can_be_replayed(
     assert replay.returncode == 0, replay.stderr
     assert [entry["id"] for entry in json.loads(replay.stdout)] == [result.id]
     # Another object: a result that has seen a final state does not look again.
-    wait_until(lambda: project.app.AsyncResult(result.id).state == "SUCCESS", "the success of the replayed task")
+    wait_until(
+        lambda: project.app.AsyncResult(result.id).state == "SUCCESS", "the success of the replayed task"
+    )
     assert dead(project) == []

@@ -78,7 +78,9 @@ def test_protocol_1_nests_a_chain_into_callbacks():
 
 
 def test_protocol_1_is_read_into_the_shape_of_protocol_2():
-    headers, body = from_protocol_1({"task": "t", "id": "1", "args": [1], "kwargs": {"x": 2}, "timelimit": [3, 4]})
+    headers, body = from_protocol_1(
+        {"task": "t", "id": "1", "args": [1], "kwargs": {"x": 2}, "timelimit": [3, 4]}
+    )
 
     assert headers["task"] == "t"
     assert headers["timelimit"] == [3, 4]
@@ -113,7 +115,9 @@ def test_a_minimal_message_passes():
     assert check_body([[], {}, None]) == ([], {}, {})
 
 
-@pytest.mark.parametrize("body", [None, [], [[], {}], [1, {}, {}], [[], [], {}], [[], {}, 5], "text", {"a": 1}])
+@pytest.mark.parametrize(
+    "body", [None, [], [[], {}], [1, {}, {}], [[], [], {}], [[], {}, 5], "text", {"a": 1}]
+)
 def test_any_other_body_is_malformed(body):
     with pytest.raises(MalformedMessage):
         check_body(body)

@@ -12,6 +12,7 @@ Signal handlers only note what is asked for and wake the loop: between two ticks
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -247,7 +248,9 @@ def _announce(text: str) -> None:
     # Not through logging: a signal handler may interrupt a thread that holds a log handler's lock.
     stream = sys.__stderr__
     if stream is not None:
-        os.write(stream.fileno(), f"\n{text}\n".encode())
+        # Nobody may be reading any more; the shutdown goes on.
+        with contextlib.suppress(OSError, ValueError):
+            os.write(stream.fileno(), f"\n{text}\n".encode())
 
 
 def _has_terminal() -> bool:
