@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+
 from qcore import App
 from qworker.testing import ThreadWorker, start_worker
 
