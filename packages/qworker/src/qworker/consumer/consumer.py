@@ -13,7 +13,6 @@ from qcore.execution.records import Outcome
 from qcore.times import parse_rate
 from qworker import bootsteps
 from qworker.admission import Admission
-from qworker.consumer.acks import AckWindow
 from qworker.consumer.prefetch import Prefetch
 from qworker.consumer.redelivery import settle_redelivery
 from qworker.deadletters import LOST, DeadLetters, moves
@@ -88,7 +87,6 @@ class Consumer:
         self.task_consumer: Any = None
         self.prefetch: Prefetch | None = None
         self.pidbox_node: Any = None
-        self.ack_window: AckWindow | None = None
         self.strategies: dict[str, Any] = {}
         self.task_buckets: defaultdict[str, Any] = defaultdict(lambda: None)
         self.held: dict[str, HeldRequests] = {}
@@ -246,8 +244,6 @@ class Consumer:
     def create_task_handler(self) -> Callable[[Any], None]:
         """What is called with each message of a task queue."""
         receive, hooks = self.admission.receive, self.on_task_message
-        if self.ack_window is not None:
-            receive = self._receive_in_window
         if not hooks:
             return receive
 
@@ -257,11 +253,6 @@ class Consumer:
             receive(message)
 
         return receive_and_tell
-
-    def _receive_in_window(self, message: Any) -> None:
-        if self.ack_window is not None:
-            self.ack_window.delivered(message.delivery_tag)
-        self.admission.receive(message)
 
     def on_decode_error(self, message: Any, exc: BaseException) -> None:
         """A message cannot be decompressed or decoded; it is rejected."""
@@ -335,10 +326,7 @@ class Consumer:
             self.state.unacknowledged.add(request.id)
             return
         try:
-            if self.ack_window is None:
-                message.channel.basic_ack(message.delivery_tag)
-            else:
-                self.ack_window.ack(message.delivery_tag)
+            message.channel.basic_ack(message.delivery_tag)
             message._state = "ACK"
         except self.broker_errors as exc:
             # Raised at the end of the tick: from here it would get lost in the pool's loop.
@@ -348,8 +336,6 @@ class Consumer:
     def ack_message(self, message: Any) -> None:
         """Acknowledge a message that has no request, now: what replaces it may kill this worker in the same tick."""
         message.channel.basic_ack(message.delivery_tag)
-        if self.ack_window is not None:
-            self.ack_window.answered(message.delivery_tag)
         flush = getattr(message.channel, "flush", None)
         if flush is not None:
             flush()
@@ -367,8 +353,6 @@ class Consumer:
         """Reject a message."""
         try:
             message.channel.basic_reject(message.delivery_tag, requeue=requeue)
-            if self.ack_window is not None:
-                self.ack_window.answered(message.delivery_tag)
             message._state = "REQUEUED" if requeue else "REJECTED"
         except self.broker_errors as exc:
             self.broker_error = exc

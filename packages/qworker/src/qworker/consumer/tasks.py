@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from qworker import bootsteps
-from qworker.consumer.acks import AckWindow
 from qworker.consumer.prefetch import Prefetch
 from qworker.strategy import strategy_for
 
@@ -42,10 +41,6 @@ class Tasks(bootsteps.StartStopStep):
         c.prefetch = self.make_prefetch(c, global_qos)
         c.prefetch.apply()
         self._flush = getattr(channel, "flush", None)
-        c.ack_window = None
-        if self._flush is None and c.connection.transport.driver_type == "amqp":
-            c.ack_window = AckWindow(channel)
-            self._flush = c.ack_window.flush
         if self._flush is not None:
             c.tick_hooks.append(self._flush)
 
@@ -88,7 +83,6 @@ class Tasks(bootsteps.StartStopStep):
             consumer.channel.close()
         except c.broker_errors as exc:
             logger.debug("closing the channel of the task consumer failed: %r", exc)
-        c.ack_window = None
 
     def shutdown(self, c: Consumer) -> None:
         """Stop consuming."""
