@@ -89,9 +89,13 @@ class SQLiteBackend(RelationalBackend):
             connection = sqlite3.connect(
                 self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
             )
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            self._create_tables(connection)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                self._create_tables(connection)
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.OperationalError as exc:
             if "locked" in str(exc):
                 raise

@@ -148,7 +148,11 @@ class StateDB:
             connection = sqlite3.connect(
                 self.path, timeout=5.0, isolation_level=None, check_same_thread=False
             )
-            connection.executescript(_SCHEMA)
+            try:
+                connection.executescript(_SCHEMA)
+            except BaseException:
+                connection.close()
+                raise
         except (OSError, sqlite3.Error) as exc:
             raise ImproperlyConfigured(
                 f"the worker cannot keep its state in {str(self.path)!r} (--statedb): {exc}. "
