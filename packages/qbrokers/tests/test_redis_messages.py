@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils.json import loads as kombu_loads
 
-from qbrokers.redis import codec, messages, settling
+from qbrokers import jsoncodec
+from qbrokers.redis import messages, settling
 from qbrokers.redis.options import Options
 
 TEXT = st.text(max_size=8)
@@ -39,27 +40,27 @@ def envelope(**headers: Any) -> dict[str, Any]:
 
 @given(st.dictionaries(TEXT, JSON, max_size=4))
 def test_what_is_encoded_is_decoded_again_and_stock_kombu_reads_it(value: dict[str, Any]) -> None:
-    raw = codec.dumps(value)
-    assert codec.loads(raw) == value
+    raw = jsoncodec.encode(value)
+    assert jsoncodec.decode(raw) == value
     if "__type__" not in raw.decode():
         assert kombu_loads(raw.decode()) == value
 
 
 def test_values_json_has_no_word_for_are_written_as_kombu_writes_them() -> None:
     value = {"at": datetime(2026, 1, 2, tzinfo=UTC), "id": UUID(int=7), "raw": b"\xff", "big": 2**70}
-    raw = codec.dumps(value)
+    raw = jsoncodec.encode(value)
     assert json.loads(raw)["id"]["__type__"] == "uuid"
-    assert codec.loads(raw) == value
+    assert jsoncodec.decode(raw) == value
 
 
 def test_a_first_delivery_has_count_zero_and_is_not_redelivered() -> None:
-    opened = messages.open_envelope(codec.dumps(envelope()))
+    opened = messages.open_envelope(jsoncodec.encode(envelope()))
     assert opened["headers"]["x-delivery-count"] == 0
     assert opened["properties"]["delivery_info"]["redelivered"] is False
 
 
 def test_each_counted_return_adds_one_and_an_uncounted_one_changes_nothing() -> None:
-    raw = codec.dumps(envelope(task="t"))
+    raw = jsoncodec.encode(envelope(task="t"))
     once, _ = messages.returned(raw, counted=True)
     twice, _ = messages.returned(once, counted=True)
     opened = messages.open_envelope(twice)
@@ -70,7 +71,7 @@ def test_each_counted_return_adds_one_and_an_uncounted_one_changes_nothing() -> 
 
 def test_a_message_that_stock_restored_counts_as_delivered_once() -> None:
     sent = envelope(redelivered=True)
-    assert messages.open_envelope(codec.dumps(sent))["headers"]["x-delivery-count"] == 1
+    assert messages.open_envelope(jsoncodec.encode(sent))["headers"]["x-delivery-count"] == 1
 
 
 @pytest.mark.parametrize(
@@ -94,10 +95,10 @@ def test_priorities_of_our_api_fall_on_stock_steps_in_the_right_order() -> None:
 def test_a_priority_comes_back_as_it_was_given_and_stock_numbers_stay() -> None:
     sent = envelope()
     messages.mark_priority(sent["properties"], 7, Options())
-    assert messages.open_envelope(codec.dumps(sent))["properties"]["priority"] == 7
+    assert messages.open_envelope(jsoncodec.encode(sent))["properties"]["priority"] == 7
     stock = envelope()
     stock["properties"]["priority"] = 6
-    assert messages.open_envelope(codec.dumps(stock))["properties"]["priority"] == 6
+    assert messages.open_envelope(jsoncodec.encode(stock))["properties"]["priority"] == 6
 
 
 def test_kombus_own_meaning_of_priorities_can_be_kept() -> None:

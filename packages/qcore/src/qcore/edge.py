@@ -7,5 +7,5 @@ from typing import Any
 
 
 def kombu(module: str = "kombu") -> Any:
-    """The module `kombu` or one below it, as `kombu("kombu.pidbox")`."""
+    """The module `kombu`, one below it or one that needs it, as `kombu("kombu.pidbox")`."""
     return import_module(module)

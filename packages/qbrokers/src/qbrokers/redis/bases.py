@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from kombu.transport import base, virtual
-from kombu.utils import json as kombu_json
 from kombu.utils.imports import symbol_by_name as _symbol_by_name
 
 BaseChannel: Any = virtual.Channel
@@ -16,13 +15,7 @@ BaseTransport: Any = virtual.Transport
 rabbitmq_arguments: Any = base.to_rabbitmq_queue_arguments
 """kombu's words for queue limits (`expires`, `max_length`, …), in seconds, turned into `x-` arguments."""
 
-_kombu_loads: Any = kombu_json.loads
 _named: Any = _symbol_by_name
-
-
-def kombu_loads(text: str) -> Any:
-    """Decode JSON with kombu's words for dates, UUIDs and bytes."""
-    return _kombu_loads(text)
 
 
 def symbol_by_name(name: str) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from qbrokers.redis import codec, messages, publishing
+from qbrokers import jsoncodec
+from qbrokers.redis import messages, publishing
 from qbrokers.redis.keeper import Keeper
 from qbrokers.redis.messages import Message as RedisMessage
 from qbrokers.redis.qos import QoS
@@ -183,7 +184,7 @@ class Channel(SendingChannel):
         eta = messages.eta_of(envelope)
         if eta is None or eta - server_time <= self.options.eta_hold_seconds:
             return False
-        step = self.keys.step(messages.wire_priority(codec.loads(raw)["properties"]))
+        step = self.keys.step(messages.wire_priority(jsoncodec.decode(raw)["properties"]))
         self.session.settle(
             Settlement(
                 tag,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from qbrokers import jsoncodec
 from qbrokers.batching import DELIVERY_COUNT_HEADER, ETA_PROPERTY
-from qbrokers.redis import codec
 from qbrokers.redis.bases import BaseMessage
 from qbrokers.redis.options import Options
 
@@ -102,7 +102,7 @@ def returned(raw: bytes, *, counted: bool) -> tuple[bytes, int]:
         headers[DELIVERY_COUNT_HEADER] = before + 1
         headers["redelivered"] = True
         info["redelivered"] = True
-    return codec.dumps(envelope), wire_priority(properties)
+    return jsoncodec.encode(envelope), wire_priority(properties)
 
 
 def with_headers(raw: bytes, changes: Mapping[str, Any]) -> tuple[bytes, int]:
@@ -118,12 +118,12 @@ def with_headers(raw: bytes, changes: Mapping[str, Any]) -> tuple[bytes, int]:
             headers.pop(name, None)
         else:
             headers[name] = value
-    return codec.dumps(envelope), wire_priority(properties)
+    return jsoncodec.encode(envelope), wire_priority(properties)
 
 
 def _parts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     try:
-        envelope = codec.loads(raw)
+        envelope = jsoncodec.decode(raw)
     except (ValueError, UnicodeDecodeError) as exc:
         raise BadEnvelope(f"not JSON: {exc}") from exc
     if not isinstance(envelope, dict):

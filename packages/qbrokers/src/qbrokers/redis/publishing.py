@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from attrs import frozen
 from kombu import exceptions
 
+from qbrokers import jsoncodec
 from qbrokers.batching import ETA_PROPERTY, Publication
-from qbrokers.redis import codec, messages
+from qbrokers.redis import messages
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.session import Session
 from qbrokers.redis.wire import Command
@@ -58,10 +59,10 @@ def put(keys: Keys, queue: str, message: dict[str, Any], limits: Limits | None) 
         properties[messages.DEADLINE_PROPERTY] = time.time() + limits.message_ttl_ms / 1000
     due = properties.get(ETA_PROPERTY)
     if due is not None and due > time.time():
-        member = b"%d:%s" % (keys.step(priority), codec.dumps(message))
+        member = b"%d:%s" % (keys.step(priority), jsoncodec.encode(message))
         return [(b"ZADD", keys.delayed(queue), int(due * 1000), member)]
     name = keys.list_for(queue, priority)
-    commands: list[Command] = [(b"LPUSH", name, codec.dumps(message))]
+    commands: list[Command] = [(b"LPUSH", name, jsoncodec.encode(message))]
     if limits is not None:
         commands += limiting(keys, queue, name, limits)
     return commands
@@ -125,7 +126,7 @@ class Collector:
         channel.complete(message, exchange, routing_key)
         if exchange and channel.typeof(exchange).type == "fanout":
             name = channel.keys.channel(exchange, routing_key)
-            self._batches[""].append([b"PUBLISH", name, codec.dumps(message)])
+            self._batches[""].append([b"PUBLISH", name, jsoncodec.encode(message)])
             return
         for queue in self._queues(exchange, routing_key):
             self._put(queue, message)
@@ -159,7 +160,7 @@ class Collector:
             name = self._names[queue, priority] = channel.keys.list_for(
                 queue, messages.wire_priority(properties)
             )
-        self._command(group, b"LPUSH", name).append(codec.dumps(message))
+        self._command(group, b"LPUSH", name).append(jsoncodec.encode(message))
 
     def _command(self, group: str, word: bytes, name: str) -> list[Any]:
         command = self._open.get((word, name))

@@ -7,8 +7,9 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from qbrokers import jsoncodec
 from qbrokers.batching import Publication
-from qbrokers.redis import codec, messages, publishing
+from qbrokers.redis import messages, publishing
 from qbrokers.redis.bases import BaseChannel, rabbitmq_arguments
 from qbrokers.redis.options import Options
 from qbrokers.redis.scripts import BIND
@@ -104,7 +105,7 @@ class SendingChannel(BaseChannel):  # type: ignore[misc]
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         channel = self.keys.channel(exchange, routing_key)
-        self.session.call("", b"PUBLISH", channel, codec.dumps(message))
+        self.session.call("", b"PUBLISH", channel, jsoncodec.encode(message))
 
     def create_publish_batch(self, max_size: int) -> publishing.PublishBatch:
         """What `kombu.Producer.batch` collects messages in."""

@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from qbrokers.redis import codec, messages
+from qbrokers import jsoncodec
+from qbrokers.redis import messages
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.scripts import SETTLE
 from qbrokers.redis.wire import Command, Wire
@@ -147,9 +148,9 @@ def _split(entry: bytes) -> tuple[bytes, str, str]:
     end = entry.rstrip()[:-1]
     key_at = _last_string(end)
     exchange_at = _last_string(end[:key_at].rstrip()[:-1])
-    exchange = codec.loads(end[exchange_at:key_at].strip().rstrip(b","))
+    exchange = jsoncodec.decode(end[exchange_at:key_at].strip().rstrip(b","))
     envelope = end[:exchange_at].rstrip()[1:].rstrip(b", ")
-    return envelope, str(exchange), str(codec.loads(end[key_at:].strip()))
+    return envelope, str(exchange), str(jsoncodec.decode(end[key_at:].strip()))
 
 
 def _last_string(text: bytes) -> int:

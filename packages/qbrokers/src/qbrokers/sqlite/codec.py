@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from kombu.utils.json import dumps as dumps_typed
-from kombu.utils.json import loads as loads_typed
-
+from qbrokers import jsoncodec
 from qbrokers.batching import DELIVERY_COUNT_HEADER, ETA_PROPERTY
 
 MAX_PRIORITY = 9
-
-# kombu writes dates, UUIDs and bytes as objects with this key. Looking for its text first spares a Python
-# call per object in all other messages.
-_TYPED_MARK = '"__type__"'
 
 
 class Row(NamedTuple):
@@ -48,9 +41,8 @@ def encode(message: dict[str, Any], exchange: str, routing_key: str) -> Row:
             )
         body = bytes(body)
     info = properties.pop("delivery_info", None)
-    head: str = dumps_typed(  # type: ignore[no-untyped-call]
-        [message["content-type"], message["content-encoding"], headers, properties, exchange, routing_key]
-    )
+    parts = [message["content-type"], message["content-encoding"], headers, properties, exchange, routing_key]
+    head = jsoncodec.encode(parts).decode()
     if info is not None:
         properties["delivery_info"] = info
     return Row(
@@ -72,8 +64,7 @@ def decode(head: str, body: bytes, tag: int, consumer_tag: str, earlier_deliveri
         consumer_tag: Empty for a message that was asked for without a consumer.
         earlier_deliveries: How often it was delivered before.
     """
-    loads: Callable[[str], Any] = loads_typed if _TYPED_MARK in head else json.loads
-    content_type, content_encoding, headers, properties, exchange, routing_key = loads(head)
+    content_type, content_encoding, headers, properties, exchange, routing_key = jsoncodec.decode(head)
     headers[DELIVERY_COUNT_HEADER] = earlier_deliveries
     properties["delivery_tag"] = tag
     properties["delivery_info"] = {
@@ -94,13 +85,13 @@ def decode(head: str, body: bytes, tag: int, consumer_tag: str, earlier_deliveri
 
 def with_headers(head: str, changes: Mapping[str, Any]) -> str:
     """Return `head` with headers set, or removed where the value is None."""
-    parts = json.loads(head)
+    parts = jsoncodec.decode(head)
     for name, value in changes.items():
         if value is None:
             parts[2].pop(name, None)
         else:
             parts[2][name] = value
-    return json.dumps(parts)
+    return jsoncodec.encode(parts).decode()
 
 
 def _rank(priority: Any) -> int:

@@ -57,7 +57,7 @@ class _Parts(NamedTuple):
 @cache
 def _parts() -> _Parts:
     registry = kombu("kombu.serialization").registry
-    slow, fast = kombu("kombu.utils.json"), kombu("qcore.serialization.jsoncodec")
+    slow, fast = kombu("kombu.utils.json"), kombu("qbrokers.jsoncodec")
     return _Parts(
         registry,
         kombu("kombu.exceptions"),
