@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from qbrokers import jsoncodec
@@ -28,8 +29,8 @@ class BadEnvelope(ValueError):
     """The text in a queue is not a message envelope."""
 
 
-UNREADABLE = (ValueError, TypeError, AttributeError, KeyError)
-"""What opening an envelope raises when its parts are not what they must be."""
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What opening an envelope raises when its parts are not what they must be, or are nested too deeply."""
 
 
 class Message(BaseMessage):  # type: ignore[misc]
@@ -67,6 +68,8 @@ def open_envelope(raw: bytes) -> dict[str, Any]:
         BadEnvelope: It is not the JSON object of a message.
     """
     envelope, headers, properties = _parts(raw)
+    if envelope.get("body") is None:
+        raise BadEnvelope("no `body`")
     info = properties.setdefault("delivery_info", {})
     again = bool(info.get("redelivered") or headers.get("redelivered"))
     count = headers.get(DELIVERY_COUNT_HEADER)
@@ -76,7 +79,7 @@ def open_envelope(raw: bytes) -> dict[str, Any]:
     info["redelivered"] = again or count > 0
     info.setdefault("exchange", "")
     info.setdefault("routing_key", "")
-    properties["priority"] = properties.pop(PRIORITY_MARK, None) or wire_priority(properties)
+    properties["priority"] = _bounded(properties.pop(PRIORITY_MARK, None)) or wire_priority(properties)
     properties.setdefault("delivery_tag", "")
     return envelope
 
@@ -110,9 +113,13 @@ def with_headers(raw: bytes, changes: Mapping[str, Any]) -> tuple[bytes, int]:
     decoded stays as it is.
     """
     try:
-        envelope, headers, properties = _parts(raw)
-    except BadEnvelope:
+        return _with_headers(raw, changes)
+    except (BadEnvelope, RecursionError):
         return raw, 0
+
+
+def _with_headers(raw: bytes, changes: Mapping[str, Any]) -> tuple[bytes, int]:
+    envelope, headers, properties = _parts(raw)
     for name, value in changes.items():
         if value is None:
             headers.pop(name, None)
@@ -124,6 +131,8 @@ def with_headers(raw: bytes, changes: Mapping[str, Any]) -> tuple[bytes, int]:
 def _parts(raw: bytes) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     try:
         envelope = jsoncodec.decode(raw)
+    except RecursionError:
+        raise BadEnvelope("nested too deeply") from None
     except (ValueError, UnicodeDecodeError) as exc:
         raise BadEnvelope(f"not JSON: {exc}") from exc
     if not isinstance(envelope, dict):
@@ -141,7 +150,7 @@ def eta_of(envelope: dict[str, Any]) -> float | None:
     """Epoch seconds before which the message should stay in the broker, or None."""
     stamp = envelope["properties"].get(ETA_PROPERTY)
     if isinstance(stamp, int | float):
-        return float(stamp)
+        return float(stamp) if isfinite(stamp) else None
     eta = envelope["headers"].get("eta")
     if not isinstance(eta, str):
         return None
@@ -154,9 +163,13 @@ def eta_of(envelope: dict[str, Any]) -> float | None:
 
 def wire_priority(properties: dict[str, Any]) -> int:
     """The number on the wire, 0 (served first) to 9."""
+    return _bounded(properties.get("priority"))
+
+
+def _bounded(priority: Any) -> int:
     try:
-        return max(0, min(9, int(properties.get("priority") or 0)))
-    except (TypeError, ValueError):
+        return max(0, min(9, int(priority or 0)))
+    except (TypeError, ValueError, OverflowError):
         return 0
 
 
@@ -168,9 +181,17 @@ def mark_priority(properties: dict[str, Any], priority: int | None, options: Opt
         step below normal, the higher the earlier, with a mark. Our consumers serve marked messages before
         the normal ones; stock consumers serve them in the right order among themselves, after the normal
         ones.
+
+    Raises:
+        ValueError: It is no number.
     """
     properties.pop(PRIORITY_MARK, None)
-    bounded = max(0, min(9, int(priority or 0)))
+    try:
+        bounded = max(0, min(9, int(priority or 0)))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"the priority of a message must be a number from 0 to 9, not {priority!r}"
+        ) from None
     if not bounded or options.highest_priority == 0:
         properties["priority"] = bounded
         return
