@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from qbrokers.errors import BadBrokerURL
 from qbrokers.redis.keys import ClusterKeys, Keys
 from qbrokers.redis.options import Options
 from qbrokers.redis.publishing import Limits, put
@@ -59,20 +60,45 @@ def test_priority_steps_that_make_no_sense_are_refused(steps: list[int]) -> None
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lease_seconds": 0}, "lease_seconds must be positive"),
+        ({"lease_seconds": 0}, "lease_seconds must be a number of seconds above 0, not 0"),
+        ({"lease_seconds": "soon"}, "lease_seconds must be"),
+        ({"lease_seconds": float("inf")}, "lease_seconds must be"),
+        ({"lease_seconds": True}, "lease_seconds must be"),
         ({"lease_seconds": 3, "heartbeat_seconds": 3}, "shorter than"),
-        ({"claim_limit": 10_000}, "claim_limit must be 1..500"),
+        ({"claim_limit": 10_000}, "claim_limit must be a whole number from 1 to 500"),
+        ({"claim_limit": 1.5}, "claim_limit must be a whole number"),
         ({"queue_order_strategy": "random"}, "one of round_robin, sorted, priority"),
-        ({"highest_priority": 5}, "must be 9 or 0"),
+        ({"highest_priority": 5}, "must be one of 9, 0"),
+        ({"visibility_timeout": 0}, "visibility_timeout must be"),
+        ({"socket_timeout": -1}, "socket_timeout must be"),
+        ({"poll_seconds": -1}, "poll_seconds must be"),
+        ({"priority_steps": "0369"}, "priority_steps must be a list"),
+        ({"priority_steps": [0, 99]}, "priority_steps must be a list"),
+        ({"priority_steps": 5}, "priority_steps must be a list"),
+        ({"sep": ""}, "sep must be text that is not empty"),
+        ({"global_keyprefix": 5}, "global_keyprefix must be text"),
+        ({"fanout_prefix": "{nix}"}, "fanout_prefix must be"),
+        ({"fanout_patterns": "maybe"}, "fanout_patterns must be true or false"),
+        ({"sentinel_kwargs": 5}, "sentinel_kwargs must be a mapping"),
+        ({"wait_replicas": 1, "wait_timeout": 9}, "shorter than"),
+        ({"lease_secnds": 3}, "did you mean lease_seconds"),
+        ({"visibilty_timeout": 3}, "did you mean visibility_timeout"),
     ],
 )
 def test_options_out_of_range_say_what_is_allowed(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(BadBrokerURL, match=words):
         Options.of(options)
 
 
+def test_options_may_be_written_as_text() -> None:
+    options = Options.of({"lease_seconds": "12", "claim_limit": "5", "fanout_patterns": "no"})
+    assert (options.lease_seconds, options.claim_limit, options.fanout_patterns) == (12, 5, False)
+
+
 def test_options_of_others_are_left_alone_and_none_means_the_default() -> None:
-    options = Options.of({"visibility_timeout": 60, "max_retries": 3, "socket_timeout": None})
+    options = Options.of(
+        {"visibility_timeout": 60, "max_retries": 3, "socket_timeout": None, "wait_time_seconds": 5}
+    )
     assert (options.visibility_timeout, options.socket_timeout, options.heartbeat) == (60, 8, 10)
 
 

@@ -40,6 +40,8 @@ def test_query_wins_over_transport_options() -> None:
         ("sqlite:////b.db?lease_second=3", "did you mean lease_seconds"),
         ("sqlite:////b.db?lease_seconds=soon", "bad value 'soon' of the option lease_seconds"),
         ("sqlite:////b.db?lease_seconds=0", "lease_seconds"),
+        ("sqlite:////b.db?lease_seconds=nan", "lease_seconds: it must be a number"),
+        ("sqlite:////b.db?busy_timeout_seconds=inf", "busy_timeout_seconds: it must be a number"),
         ("sqlite:////b.db?durability=best", "durability"),
         ("sqlite:////b.db?lease_seconds=1&heartbeat_seconds=2", "smaller"),
     ],
@@ -47,3 +49,8 @@ def test_query_wins_over_transport_options() -> None:
 def test_bad_url_says_what_to_do(url: str, advice: str) -> None:
     with pytest.raises(BadBrokerURL, match=advice):
         parse(url, {})
+
+
+def test_misspelt_transport_option_gets_a_suggestion() -> None:
+    with pytest.raises(BadBrokerURL, match="did you mean lease_seconds"):
+        parse("sqlite:////b.db", {"lease_secnds": 3})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -12,6 +13,7 @@ from attrs import evolve, field, fields_dict, frozen, validators
 
 from qbrokers.batching import DEFAULT_LEASE_SECONDS
 from qbrokers.errors import BadBrokerURL
+from qbrokers.options import refuse_misspelt
 
 _MEMORY_NAMES = {"", ":memory:"}
 
@@ -56,8 +58,16 @@ class Options:
         return self.heartbeat_seconds or self.lease_seconds / 3
 
 
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError("it must be a number")
+    return number
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {"float": _finite, "int": int}
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    name: {"float": float, "int": int}.get(str(attribute.type), str)
+    name: _READERS.get(str(attribute.type), str)
     for name, attribute in fields_dict(Options).items()
     if name != "path"
 }
@@ -71,10 +81,12 @@ def parse(url: str, transport_options: Mapping[str, Any]) -> Options:
         transport_options: kombu's options; those that are not ours are left to others.
 
     Raises:
-        BadBrokerURL: No file, a host instead of a path, an unknown option in the query, or a bad value.
+        BadBrokerURL: No file, a host instead of a path, an unknown option in the query, one of `transport_options`
+            that is almost one of ours, or a bad value.
     """
     parts = urlsplit(url)
     options = Options(path=_path(url, parts.netloc, parts.path))
+    refuse_misspelt(transport_options, _CONVERTERS)
     known = {name: value for name, value in transport_options.items() if name in _CONVERTERS}
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in query:
