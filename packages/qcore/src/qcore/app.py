@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_OID, getnode, uuid3, uuid4
 
 from qcore import connections, current, plugins, signals
@@ -32,6 +32,9 @@ from qcore.results.of_app import GroupResults
 from qcore.settings import Settings
 from qcore.task import Task
 from qcore.times import get_zone, utc_now
+
+if TYPE_CHECKING:
+    from qcore.async_calls import AsyncCalls
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +218,13 @@ class App(TaskDeclarations):
                     options.setdefault(option, value)
         options.setdefault("task", task)
         return cast("AsyncResult[Any]", self.caller.send(name, args, kwargs, **options))
+
+    @cached_property
+    def async_calls(self) -> AsyncCalls:
+        """Sends the calls that are awaited; loaded at the first, as asyncio is slow to start."""
+        from qcore.async_calls import AsyncCalls
+
+        return AsyncCalls(self)
 
     @contextmanager
     def bulk(self, size: int = 1000) -> Any:

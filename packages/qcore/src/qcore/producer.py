@@ -25,7 +25,7 @@ from qcore.queues import is_broadcast
 logger = logging.getLogger(__name__)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class Prepared:
     """One encoded message and its address."""
 
@@ -282,6 +282,10 @@ class TaskProducer:
             yield
         finally:
             _outbox.reset(token)
+
+    def collecting(self) -> bool:
+        """Whether what this thread or asyncio task publishes is held back."""
+        return _outbox.get() is not None
 
     def publish(
         self, messages: Sequence[Prepared], policy: PublishPolicy | None = None, channel: Any = None

@@ -284,10 +284,13 @@ class Task(Generic[P, R]):
     async def aapply_async(
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> AsyncResult[R]:
-        """`apply_async` that does not block the event loop: sending happens in a worker thread."""
-        import asyncio
+        """`apply_async` that does not block the event loop.
 
-        return await asyncio.to_thread(self.apply_async, args, kwargs, **options)
+        Sending happens in a worker thread, and calls that are awaited at the same time share their round trips
+        (`qcore.async_calls`).
+        """
+        make = functools.partial(self.apply_async, args, kwargs, **options)
+        return cast("AsyncResult[R]", await self.app.async_calls.send(make, options))
 
     def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str | None:
         """Hook: the name of this call in logs and monitors; None for the task's own."""

@@ -341,7 +341,7 @@ class Signature(dict[str, Any], Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """`apply_async` that does not block the event loop."""
+        """`apply_async` that does not block the event loop; a workflow is sent on its own, as it may take a while."""
         import asyncio
 
         return await asyncio.to_thread(self.apply_async, args, kwargs, **options)
