@@ -71,18 +71,29 @@ class Server:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it without waiting until it answers."""
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", *self.arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def wait(self) -> None:
         until(self._answers, 10)
 
     def _answers(self) -> bool:
         try:
             with redis.Redis(port=self.port) as client:
                 return bool(client.ping())
-        except redis.exceptions.ConnectionError:
-            return False
+        except redis.exceptions.RedisError:
+            return False  # not there yet, or loading
 
     def kill(self) -> None:
         if self._process is not None:

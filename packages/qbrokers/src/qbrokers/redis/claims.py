@@ -51,6 +51,7 @@ class Claiming:
         self.look_at = 0.0
         self.expect_empty = True
         self.busy = False
+        self.refusals = 0
         self._session = session
         self._fair = options.queue_order_strategy == "round_robin"
         if options.queue_order_strategy == "sorted":

@@ -1,113 +1,40 @@
 """Redis Cluster: the keys of one queue share a slot, so every script runs on the server that has the queue.
 
 Queues are claimed one by one, so the order of priorities holds within a queue, and the queues take turns.
-The layout of the keys is ours alone (`keys.ClusterKeys`): stock kombu knows no cluster. A slot that moved,
-and a server that was replaced, count as a lost connection: the next one reads the map of slots again.
+The layout of the keys is ours alone (`keys.ClusterKeys`): stock kombu knows no cluster.
+
+A server that turns a command down because a slot moves, or because another one took over, has done nothing: what
+waits for its reply follows (`routes`), a claim is made again where its queue is now, acknowledgements are left to the
+keeper. A connection that is lost is lost for the whole session, as with one server.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
-
-from redis import exceptions
-from redis.crc import key_slot
 
 from qbrokers.redis.channel import Channel as RedisChannel
 from qbrokers.redis.intake import Intake
 from qbrokers.redis.keeper import Keeper
 from qbrokers.redis.keys import ClusterKeys, Keys
 from qbrokers.redis.options import Options
+from qbrokers.redis.routes import Route, Routes
 from qbrokers.redis.servers import Server, cluster_of
 from qbrokers.redis.session import Session
+from qbrokers.redis.settling import Settlement
+from qbrokers.redis.slots import Node, SlotMap
 from qbrokers.redis.transport import Transport
-from qbrokers.redis.wire import CONNECTION_ERRORS, Wire
+from qbrokers.redis.wire import CONNECTION_ERRORS, Command, Wire
 
-Node = tuple[str, int]
-READ_ERRORS: tuple[type[BaseException], ...] = (*CONNECTION_ERRORS, exceptions.ResponseError)
+PATIENCE_SECONDS = 2.0
+"""How long publishing and other calls follow a queue that moves, before they fail as on a lost connection."""
 
+KEEPER_PATIENCE_SECONDS = 0.3
+"""The keeper comes back by itself, and has other queues to look after."""
 
-class SlotMap:
-    """Which server has which slots, read when first asked.
-
-    Args:
-        server: Where the cluster is.
-        keys: Names on it.
-        timeout_seconds: How long a reply may take.
-    """
-
-    def __init__(self, server: Server, keys: Keys, timeout_seconds: float) -> None:
-        self._server = server
-        self._keys = keys
-        self._timeout = timeout_seconds
-        self._ranges: list[tuple[int, int, Node]] = []
-
-    def node(self, group: str) -> Node:
-        """Server of a group of queues; of the empty group, any that is there.
-
-        Raises:
-            redis.exceptions.ConnectionError: No server of the cluster can be reached, or nobody has the slot.
-        """
-        if not self._ranges:
-            self._ranges = self._read()
-        if not group:
-            return self._ranges[0][2]
-        slot = key_slot(self._keys.unacked(group).encode())
-        for first, last, node in self._ranges:
-            if first <= slot <= last:
-                return node
-        self._ranges = []
-        raise exceptions.ConnectionError(f"no server of the cluster has slot {slot} (queue {group})")
-
-    def forget(self) -> None:
-        self._ranges = []
-
-    def _read(self) -> list[tuple[int, int, Node]]:
-        failure: BaseException | None = None
-        for host, port in self._server.addresses:
-            wire = Wire(self._server.at(host, port), self._timeout)
-            try:
-                slots = wire.call(b"CLUSTER", b"SLOTS")
-            except READ_ERRORS as exc:
-                failure = exc
-                continue
-            finally:
-                wire.close()
-            ranges = [_range(entry, host) for entry in slots]
-            if ranges:
-                return ranges
-        raise exceptions.ConnectionError(f"no map of the Redis Cluster at {self._server.identity}: {failure}")
-
-
-def _range(entry: Any, asked: str) -> tuple[int, int, Node]:
-    first, last, (host, port, *_), *_ = entry
-    name = host.decode() if host else ""
-    return int(first), int(last), (name or asked, int(port))
-
-
-class Wires:
-    """One connection per server of the cluster."""
-
-    def __init__(self, server: Server, slots: SlotMap, timeout_seconds: float) -> None:
-        self._server = server
-        self._slots = slots
-        self._timeout = timeout_seconds
-        self._wires: dict[Node, Wire] = {}
-
-    def get(self, group: str) -> Wire:
-        node = self._slots.node(group)
-        wire = self._wires.get(node)
-        if wire is None:
-            wire = self._wires[node] = self.new(node)
-        return wire
-
-    def new(self, node: Node) -> Wire:
-        return Wire(self._server.at(*node), self._timeout)
-
-    def close(self) -> None:
-        for wire in self._wires.values():
-            wire.close()
-        self._wires.clear()
-        self._slots.forget()
+REARRANGE_SECONDS = 0.1
+"""The map of slots is read at most so often while claims are turned down."""
 
 
 class ClusterSession(Session):
@@ -116,17 +43,35 @@ class ClusterSession(Session):
     def __init__(self, server: Server, keys: Keys, options: Options) -> None:
         super().__init__(server, keys, options)
         self.slots = SlotMap(server, keys, options.socket_timeout)
-        self.wires = Wires(server, self.slots, options.socket_timeout)
+        self.routes = Routes(server, self.slots, options.socket_timeout, PATIENCE_SECONDS)
 
-    def wire(self, group: str) -> Wire:
-        return self.wires.get(group)
+    def wire(self, group: str) -> Route:
+        return self.routes.to(group)
+
+    def any_wire(self) -> Wire:
+        with self._lock:
+            return self.routes.any()[1]
+
+    def any_node(self) -> Node:
+        """A server that can be reached."""
+        with self._lock:
+            return self.routes.any()[0]
+
+    def settle(self, settlement: Settlement) -> None:
+        if settlement.group:  # a tag of no queue is held by nobody
+            super().settle(settlement)
+
+    def _followed(self, group: str, commands: Sequence[Command], after: Command) -> list[Any]:
+        return self.routes.exchange(group, commands, after)
 
     def revive(self) -> None:
-        self.wires.close()
-        super().revive()
+        with self._lock:
+            self.routes.close()
+            super().revive()
 
     def close(self) -> None:
-        self.wires.close()
+        with self._lock:
+            self.routes.close()
 
 
 class ClusterKeeper(Keeper):
@@ -134,13 +79,25 @@ class ClusterKeeper(Keeper):
 
     def __init__(self, server: Server, keys: Keys, options: Options) -> None:
         super().__init__(server, keys, options)
-        self._wires = Wires(server, SlotMap(server, keys, options.socket_timeout), options.socket_timeout)
+        slots = SlotMap(server, keys, options.socket_timeout)
+        self._routes = Routes(server, slots, options.socket_timeout, KEEPER_PATIENCE_SECONDS)
 
-    def wire(self, group: str) -> Wire:
-        return self._wires.get(group)
+    def wire(self, group: str) -> Route:
+        return self._routes.to(group)
+
+    def place(self, group: str) -> object:
+        return self._routes.slots.node(group)
+
+    def settle(self, settlement: Settlement) -> None:
+        if settlement.group:
+            super().settle(settlement)
 
     def close_wires(self) -> None:
-        self._wires.close()
+        self._routes.close()
+
+    def after_failure(self) -> None:
+        """The connections to the other servers are sound; the map may not be."""
+        self._routes.slots.forget()
 
 
 class ClusterTransport(Transport):
@@ -154,6 +111,7 @@ class ClusterTransport(Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self._intakes: dict[Node, Intake] = {}
+        self._rearrange_at = 0.0
 
     def server(self) -> Server:
         return cluster_of(self.client, self.options, self.default_port)
@@ -171,13 +129,19 @@ class ClusterTransport(Transport):
         self._intakes.clear()
 
     def intake(self, channel: RedisChannel, group: str = "") -> Intake:
+        """The asynchronous connection to the server of a group; for fanout channels, to any."""
+        if not group and self._intakes:
+            listening = [intake for intake in self._intakes.values() if intake.listening]
+            return (listening or self.intakes())[0]
         session = self._cluster
-        node = session.slots.node(group)
+        return self._intake_at(session.slots.node(group) if group else session.any_node())
+
+    def _intake_at(self, node: Node) -> Intake:
         intake = self._intakes.get(node)
         if intake is None:
-            wire = session.wires.new(node)
-            intake = Intake(session, self.keeper, wire, lambda group: session.slots.node(group) == node)
-            self._intakes[node] = intake
+            session = self._cluster
+            wire = session.routes.new(node)
+            intake = self._intakes[node] = Intake(session, self.keeper, wire, _has(session.slots, node))
         return intake
 
     def consume(self, channel: RedisChannel, queues: list[tuple[str, bool]]) -> None:
@@ -190,4 +154,36 @@ class ClusterTransport(Transport):
                 if group not in wanted:
                     intake.consume(channel, group, [])
         for group, members in wanted.items():
-            self.intake(channel, group).consume(channel, group, members)
+            here = self.intake(channel, group)
+            for intake in self.intakes():
+                if intake is not here:
+                    intake.consume(channel, group, [])
+            here.consume(channel, group, members)
+
+    def rearrange(self) -> None:
+        """Read the map of slots again when a claim was turned down, and make the claims where their queues are."""
+        now = monotonic()
+        if now < self._rearrange_at or not any(intake.turned_down for intake in self.intakes()):
+            return
+        self._rearrange_at = now + REARRANGE_SECONDS
+        session = self._cluster
+        session.slots.forget()
+        try:
+            for intake in self.intakes():
+                for claiming in intake.take_strays():
+                    self._intake_at(session.slots.node(claiming.group)).adopt(claiming)
+        except CONNECTION_ERRORS:
+            session.lost = True
+            raise
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        for node, intake in tuple(self._intakes.items()):
+            if not intake.active and not intake.waiting:
+                self._unwatch(intake)
+                intake.wire.close()
+                del self._intakes[node]
+
+
+def _has(slots: SlotMap, node: Node) -> Callable[[str], bool]:
+    return lambda group: slots.node(group) == node

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from qbrokers.errors import QBrokersError
 
 
-class NotReplicated(QBrokersError, OperationalError):  # type: ignore[misc]
+class NotReplicated(QBrokersError, OperationalError):
     """What was published is in its queue, but fewer replicas than `wait_replicas` have confirmed it in time.
 
     It is delivered unless the master is lost before a replica has it. Publishing it again may put it there

@@ -21,6 +21,7 @@ from typing import Any
 from qbrokers.redis import settling
 from qbrokers.redis.claims import Claiming, Taker
 from qbrokers.redis.keeper import Claim, Keeper
+from qbrokers.redis.refusals import is_refused
 from qbrokers.redis.scripts import ALL
 from qbrokers.redis.session import Session
 from qbrokers.redis.settling import ACK, Settlement
@@ -32,6 +33,11 @@ DELAYED_WAIT_SECONDS = 0.03
 """News of delayed messages alone are gathered for so long."""
 
 REFUSED_WAIT_SECONDS = 2.0
+MOVING_WAIT_SECONDS = (0.05, 1.0)
+"""How long a claim waits that was turned down because its slot moves: the first time, and at most."""
+
+MOVED_LOOK_SECONDS = 2.0
+"""How often a waiting claim asks a server of a cluster that does not announce that it gave its queues away."""
 
 Handler = Callable[[Any], None]
 
@@ -64,6 +70,9 @@ class Intake:
         self._tracking = True
         self._serves = serves
         self._subscribed: set[bytes] = set()
+        self._refusal: Exception | None = None
+        self.turned_down = False
+        """Whether a claim was turned down because its queues are, or will be, elsewhere."""
 
     # -- membership
 
@@ -77,25 +86,53 @@ class Intake:
         """Groups a channel takes messages from."""
         return [group for other, group in self._claimings if other is taker]
 
+    def take_strays(self) -> list[Claiming]:
+        """Claims whose books are on another server; they are taken out. Those under way stay for now."""
+        assert self._serves is not None
+        found = [
+            claiming
+            for claiming in self._claimings.values()
+            if not claiming.busy and not self._serves(claiming.group)
+        ]
+        for claiming in found:
+            del self._claimings[claiming.taker, claiming.group]
+        self.turned_down = any(claiming.refusals for claiming in self._claimings.values())
+        return found
+
+    def adopt(self, claiming: Claiming) -> None:
+        """Go on with a claim of another intake."""
+        claiming.armed, claiming.expect_empty, claiming.refusals = False, True, 0
+        self._claimings[claiming.taker, claiming.group] = claiming
+
     def listen(self, taker: Taker, queue: str, pattern: str) -> None:
         """Subscribe a queue to channels; when this returns, the next message to one of them is received.
 
         Raises:
             redis.exceptions.ConnectionError: The connection is lost.
+            redis.exceptions.ResponseError: The server refused.
         """
         name = pattern.encode()
         listeners = self._listeners.setdefault(name, [])
         if (taker, queue) not in listeners:
             listeners.append((taker, queue))
+        self._refusal = None
         try:
             if self.wire.connected:
                 self.wire.send(pack((b"PSUBSCRIBE", name)))
             else:
                 self.wire.connect()
-            self.finish(self._session.options.socket_timeout, lambda: name in self._subscribed)
+            timeout = self._session.options.socket_timeout
+            if not self.finish(timeout, lambda: name in self._subscribed or self._refusal is not None):
+                raise error_of(
+                    f"CLUSTERDOWN no reply to a subscription for {timeout:g} s; connection given up"
+                )
         except CONNECTION_ERRORS:
             self.lose()
             raise
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            self.unlisten(taker, queue)
+            raise refusal
 
     def unlisten(self, taker: Taker, queue: str) -> None:
         """End a subscription; a connection that turns out to be lost has ended it already."""
@@ -116,6 +153,15 @@ class Intake:
     @property
     def active(self) -> bool:
         return bool(self._claimings or self._listeners)
+
+    @property
+    def listening(self) -> bool:
+        return bool(self._listeners)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether replies are outstanding."""
+        return bool(self._pending)
 
     # -- connection
 
@@ -212,20 +258,29 @@ class Intake:
 
     def _add_settlements(self, out: list[bytes], handlers: list[Handler]) -> None:
         session = self._session
-        settlements = session.take_settlements()
-        if self._serves is not None:
-            session.put_back([each for each in settlements if not self._serves(each.group)])
-            settlements = [each for each in settlements if self._serves(each.group)]
+        settlements = self._served(session.take_settlements())
         commands = settling.commands(settlements, session.keys)
-        for number, (_, command) in enumerate(commands):
+        confirm = _Confirm(session, self._keeper, settlements, len(commands))
+        for _, command in commands:
             out.append(pack(command))
-            last = number == len(commands) - 1
-            handlers.append(_Confirm(session, self._keeper, settlements, last))
+            handlers.append(confirm)
         if any(settlement.mode != ACK for settlement in settlements):
             # Our own changes are not announced to us.
             for claiming in self._claimings.values():
                 claiming.armed = False
                 claiming.expect_empty = True
+
+    def _served(self, settlements: list[Settlement]) -> list[Settlement]:
+        """Those whose books are on this server; the others stay noted."""
+        if self._serves is None:
+            return settlements
+        try:
+            here = {group: self._serves(group) for group in {each.group for each in settlements}}
+        except CONNECTION_ERRORS:
+            self._session.put_back(settlements)
+            raise
+        self._session.put_back([each for each in settlements if not here[each.group]])
+        return [each for each in settlements if here[each.group]]
 
     def _add_claim(self, out: list[bytes], handlers: list[Handler], claiming: Claiming, wanted: int) -> None:
         arm = claiming.expect_empty and self._tracking
@@ -258,6 +313,9 @@ class Intake:
             if text.startswith("FENCED"):
                 self._session.revive()
                 return
+            if self._serves is not None and is_refused(reply):
+                self._turn_down(claiming, reply)
+                return
             if isinstance(reply, CONNECTION_ERRORS):
                 raise reply
             # No memory left, no permission, a key of another type: somebody has to act, and nothing was
@@ -266,12 +324,15 @@ class Intake:
             claiming.armed = True
             claiming.look_at = monotonic() + REFUSED_WAIT_SECONDS
             return
+        claiming.refusals = 0
         now = monotonic()
         server_time, next_due_ms = reply[0] / 1000, reply[1]
         taken = (len(reply) - 2) // 2
         claiming.armed = armed and not taken
         claiming.expect_empty = taken < claim.size
         pause = self._session.options.health_check_interval
+        if self._serves is not None:
+            pause = min(pause, MOVED_LOOK_SECONDS)
         if not self._tracking and not taken:
             claiming.armed = True
             pause = self._session.options.poll_seconds
@@ -280,6 +341,15 @@ class Intake:
         for i in range(taken):
             queue = names[reply[2 + 2 * i] - 1]
             taker.claimed(queue, reply[3 + 2 * i], f"{owner}:{first + i}", server_time)
+
+    def _turn_down(self, claiming: Claiming, reply: Exception) -> None:
+        """Nothing was taken, and the connection is sound: the claim is made again, here or elsewhere."""
+        first, longest = MOVING_WAIT_SECONDS
+        claiming.armed = True
+        claiming.look_at = monotonic() + min(longest, first * 2**claiming.refusals)
+        claiming.refusals = min(10, claiming.refusals + 1)
+        self.turned_down = True
+        logger.debug("no messages from the queues of %s just now: %s", claiming.group, reply)
 
     # -- arriving
 
@@ -295,11 +365,20 @@ class Intake:
             for item in items:
                 if isinstance(item, Push):
                     self._pushed(item)
+                elif _refuses_subscription(item):
+                    self._refused(item)
                 else:
                     self._pending.popleft()(item)
         except CONNECTION_ERRORS:
             self.lose()
             raise
+
+    def _refused(self, error: Exception) -> None:
+        """A subscription has no reply when all is well, and an error when it is not."""
+        if isinstance(error, CONNECTION_ERRORS):
+            raise error
+        logger.error("the server refused a subscription: %s", error)
+        self._refusal = error
 
     def _pushed(self, push: Any) -> None:
         kind = push[0]
@@ -345,25 +424,37 @@ class Intake:
 
 
 class _Confirm:
-    """Notes settlements again when their connection was lost before the last reply."""
+    """Waits for the replies to all commands of some settlements. Notes them again when their connection was
+    lost before the last one, and gives them to the keeper when one was an error.
+    """
 
-    __slots__ = ("_keeper", "_last", "_session", "_settlements")
+    __slots__ = ("_error", "_keeper", "_left", "_session", "_settlements")
 
-    def __init__(self, session: Session, keeper: Keeper, settlements: list[Settlement], last: bool) -> None:
+    def __init__(self, session: Session, keeper: Keeper, settlements: list[Settlement], replies: int) -> None:
         self._session = session
         self._keeper = keeper
         self._settlements = settlements
-        self._last = last
+        self._left = replies
+        self._error: Exception | None = None
 
     def __call__(self, reply: Any) -> None:
+        self._left -= 1
         if isinstance(reply, Exception):
+            self._error = reply
+        if self._left:
+            return
+        if reply is None:
+            self._session.put_back(self._settlements)
+        elif self._error is not None:
             # The keeper tries again, with pauses; a settlement sent twice does nothing the second time.
-            if not str(reply).startswith("NOSCRIPT"):
-                logger.error("the server refused to settle messages: %s; trying again", reply)
+            if not str(self._error).startswith("NOSCRIPT") and not is_refused(self._error):
+                logger.error("the server refused to settle messages: %s; trying again", self._error)
             for settlement in self._settlements:
                 self._keeper.settle(settlement)
-        elif reply is None and self._last:
-            self._session.put_back(self._settlements)
+
+
+def _refuses_subscription(reply: Any) -> bool:
+    return isinstance(reply, Exception) and ("psubscribe" in str(reply) or "channels used" in str(reply))
 
 
 def _ignore(reply: Any) -> None:

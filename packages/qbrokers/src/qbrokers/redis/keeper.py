@@ -20,8 +20,11 @@ import logging
 import os
 import random
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import ReferenceType, WeakSet, ref
@@ -32,7 +35,8 @@ from qbrokers.redis.options import Options
 from qbrokers.redis.scripts import RENEW
 from qbrokers.redis.servers import Server
 from qbrokers.redis.session import Session, send_settlements
-from qbrokers.redis.settling import Settlement
+from qbrokers.redis.settling import Link, Settlement
+from qbrokers.redis.turn import Turn
 from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, Wire
 
 logger = logging.getLogger(__name__)
@@ -87,9 +91,11 @@ class Keeper:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._wire = self.new_wire()
-        self._beat_at = self._beaten_at = 0.0
+        self._beaten: dict[str, float] = {}
         self._stale_at = 0.0
-        self._sweep_from: float | None = None
+        self._sweep_from: dict[str, float] = {}
+        self._masters: dict[str, bytes] = {}
+        self._taken_over: set[str] = set()
         self._collect_at: float | None = None
         self._long_held: set[str] = set()
         self._waiting: dict[Session, Settlement] = {}
@@ -98,9 +104,13 @@ class Keeper:
     def new_wire(self) -> Wire:
         return Wire(self._server.connect, self._options.socket_timeout)
 
-    def wire(self, group: str) -> Wire:
+    def wire(self, group: str) -> Link:
         """Connection to the server of a group."""
         return self._wire
+
+    def place(self, group: str) -> object:
+        """What stands for the server of a group."""
+        return ""
 
     def close_wires(self) -> None:
         self._wire.close()
@@ -148,8 +158,8 @@ class Keeper:
 
     def settle(self, settlement: Settlement) -> None:
         """Settle a message whose connection is gone."""
-        self._orphans.pop(settlement.tag, None)
         self._settlements.append(settlement)
+        self._orphans.pop(settlement.tag, None)
         with self._lock:
             self._start()
         self._wake.set()
@@ -194,8 +204,9 @@ class Keeper:
                 if not self._needed():
                     self._thread = None
                     self.close_wires()
-                    self._beat_at = self._beaten_at = self._stale_at = 0.0
-                    self._sweep_from = None
+                    self._stale_at = 0.0
+                    for known in (self._beaten, self._sweep_from, self._masters, self._taken_over):
+                        known.clear()
                     return
             try:
                 self._work()
@@ -217,29 +228,33 @@ class Keeper:
         )
 
     def _on_failure(self, failures: int, exc: BaseException) -> None:
-        self.close_wires()
-        # Owners that could not renew while the server was away must not be taken for dead by the first to
-        # come back.
-        self._sweep_from = monotonic() + self._options.lease_seconds
+        self.after_failure()
         level = logging.WARNING if failures == 3 else logging.DEBUG
         logger.log(level, "leases cannot be renewed: %s; trying again, held messages stay held", exc)
 
+    def after_failure(self) -> None:
+        """Begin anew with the connections."""
+        self.close_wires()
+
     def _work(self) -> None:
         now = monotonic()
-        self._send()
-        self._count_lost_claims()
+        turn = Turn(self.place)
+        # The leases first: nothing else may hold them up.
+        self._beat(now, turn)
+        self._send(turn)
+        self._count_lost_claims(turn)
+        self._reconcile(turn)
         self._look_for_dropped(now)
-        self._send_returns()
-        if now >= self._beat_at:
-            self._beat(now)
-            self._beaten_at = monotonic()
-            self._beat_at = self._beaten_at + self._options.heartbeat
-        if now >= self._stale_at and self._may_sweep(now):
-            self._stale_at = now + STALE_INTERVAL_SECONDS
-            for group in tuple(self._groups):
-                recovery.put_back_stale(self.wire(group), self._keys, group, self._options.visibility_timeout)
+        self._send_returns(turn)
+        self._put_back_stale(now, turn)
+        for group in turn.failed:
+            # Owners that could not renew while the server was away must not be taken for dead by the first
+            # to come back.
+            self._sweep_from[group] = monotonic() + self._options.lease_seconds
+        if turn.failure is not None:
+            raise turn.failure
 
-    def _send(self) -> None:
+    def _send(self, turn: Turn) -> None:
         """Settlements of connections that are gone, and of programs that have not come back to their
         connection.
         """
@@ -255,28 +270,55 @@ class Keeper:
             else:
                 waiting[session] = head
         self._waiting = waiting
-        if not settlements:
-            return
-        try:
-            send_settlements(self.wire, self._keys, settlements)
-        except BaseException:
-            self._settlements.extendleft(reversed(settlements))
-            raise
+        by_group: dict[str, list[Settlement]] = defaultdict(list)
+        for settlement in settlements:
+            by_group[settlement.group].append(settlement)
+        while by_group:
+            group, part = by_group.popitem()
+            try:
+                sent = turn.attempt(group, partial(send_settlements, self.wire, self._keys, part))
+            except BaseException:
+                self._settlements.extendleft(reversed([*part, *chain.from_iterable(by_group.values())]))
+                raise
+            if not sent:
+                self._settlements.extendleft(reversed(part))
 
-    def _count_lost_claims(self) -> None:
-        while self._lost_claims:
+    def _count_lost_claims(self, turn: Turn) -> None:
+        for _ in range(len(self._lost_claims)):
             claim = self._lost_claims[0]
-            wire = self.wire(claim.group)
-            # From here on the server refuses the claim, should it still be under way; what it took can be
-            # counted.
-            wire.call(b"SET", self._keys.fence(claim.group, claim.owner), 1, b"EX", FENCE_SECONDS)
-            tags = [f"{claim.owner}:{claim.first + i}" for i in range(claim.size)]
-            known = set(self._held_tags())
-            unknown = [tag for tag in tags if tag not in known]
-            found = settling.hand_back(wire, self._keys, claim.group, unknown, counted=False)
-            if found:
-                logger.info("put back %d messages of a claim whose reply was lost", found)
+            done = turn.attempt(claim.group, partial(self._count_lost_claim, claim))
             self._lost_claims.popleft()
+            if not done:
+                self._lost_claims.append(claim)
+
+    def _count_lost_claim(self, claim: Claim) -> None:
+        wire = self.wire(claim.group)
+        # From here on the server refuses the claim, should it still be under way; what it took can be
+        # counted.
+        wire.call(b"SET", self._keys.fence(claim.group, claim.owner), 1, b"EX", FENCE_SECONDS)
+        tags = [f"{claim.owner}:{claim.first + i}" for i in range(claim.size)]
+        known = set(self._held_tags())
+        unknown = [tag for tag in tags if tag not in known]
+        found = settling.hand_back(wire, self._keys, claim.group, unknown, counted=False)
+        if found:
+            logger.info("put back %d messages of a claim whose reply was lost", found)
+
+    def _reconcile(self, turn: Turn) -> None:
+        """Compare the books of a server that has taken over with what this process holds for connections
+        that are gone; those take nothing more.
+        """
+        for group in tuple(self._taken_over):
+            if turn.attempt(group, partial(self._reconcile_group, group)):
+                self._taken_over.discard(group)
+
+    def _reconcile_group(self, group: str) -> None:
+        orphans = dict(self._orphans)  # before the settlements: `settle` writes there first
+        known = set(orphans) | {settlement.tag for settlement in tuple(self._settlements)}
+        owners = {tag.partition(":")[0] for tag, (at, _) in orphans.items() if at == group}
+        owners -= {tag.partition(":")[0] for tag in self._tags_of_channels()}
+        owners -= {session.owner for session in self._snapshot(self._consuming)}
+        for owner in owners:
+            recovery.put_back_forgotten(self.wire(group), self._keys, group, owner, known)
 
     def _look_for_dropped(self, now: float) -> None:
         if not self._orphans:
@@ -290,17 +332,33 @@ class Keeper:
             if message() is None and self._orphans.pop(tag, None) is not None:
                 self._returns.append((tag, group, True))
 
-    def _send_returns(self) -> None:
+    def _send_returns(self, turn: Turn) -> None:
+        parts: dict[tuple[str, bool], list[str]] = defaultdict(list)
         while self._returns:
-            batch = [self._returns[i] for i in range(min(_BATCH, len(self._returns)))]
-            _, group, counted = batch[0]
-            same = [tag for tag, g, c in batch if g == group and c == counted]
-            settling.hand_back(
-                self.wire(group), self._keys, group, sorted(same, key=recovery.number_of), counted=counted
-            )
-            for item in batch:
-                if item[1] == group and item[2] == counted:
-                    self._returns.remove(item)
+            tag, group, counted = self._returns.popleft()
+            parts[group, counted].append(tag)
+        for (group, counted), tags in parts.items():
+            tags.sort(key=recovery.number_of)
+            # The last ones first: each goes to the head, so the oldest end up in front.
+            for start in reversed(range(0, len(tags), _BATCH)):
+                batch = tags[start : start + _BATCH]
+                if not turn.attempt(group, partial(self._hand_back, group, batch, counted)):
+                    self._returns.extend((tag, group, counted) for tag in batch)
+
+    def _hand_back(self, group: str, tags: Sequence[str], counted: bool) -> None:
+        settling.hand_back(self.wire(group), self._keys, group, tags, counted=counted)
+
+    def _put_back_stale(self, now: float, turn: Turn) -> None:
+        if now < self._stale_at:
+            return
+        spared = [group for group in tuple(self._groups) if not self._may_sweep(group)]
+        for group in self._groups.difference(spared):
+            turn.attempt(group, partial(self._put_back_stale_of, group))
+        if not spared:
+            self._stale_at = now + STALE_INTERVAL_SECONDS
+
+    def _put_back_stale_of(self, group: str) -> None:
+        recovery.put_back_stale(self.wire(group), self._keys, group, self._options.visibility_timeout)
 
     def _snapshot(self, items: WeakSet[Item]) -> tuple[Item, ...]:
         with self._lock:
@@ -309,50 +367,52 @@ class Keeper:
     # -- leases
 
     def _held_tags(self) -> list[str]:
-        tags = list(self._orphans)
-        for holder in self._snapshot(self._holders):
-            tags += holder.held_tags()
-        return tags
+        return list(self._orphans) + self._tags_of_channels()
 
-    def _beat(self, now: float) -> None:
-        stood = now - self._beaten_at
-        if self._beaten_at and stood > self._options.lease_seconds:
-            logger.warning(
-                "this process could not renew its leases for %.0f s: messages it holds may have gone to others",
-                stood,
-            )
+    def _tags_of_channels(self) -> list[str]:
+        return [tag for holder in self._snapshot(self._holders) for tag in holder.held_tags()]
+
+    def _beat(self, now: float, turn: Turn) -> None:
+        beaten, heartbeat = self._beaten, self._options.heartbeat
+        due = [group for group in tuple(self._groups) if now >= beaten.get(group, -inf) + heartbeat]
+        if not due:
+            return
+        stood = max((now - beaten[group] for group in due if group in beaten), default=0.0)
         held = self._held_tags()
         owners = {tag.partition(":")[0] for tag in held} | {
             session.owner for session in self._snapshot(self._consuming)
         }
         long_held = self._long_held.intersection(held)
+        for group in due:
+            if turn.attempt(group, partial(self._renew, group, owners, long_held)):
+                beaten[group] = monotonic()
         self._long_held = set(held)
-        options = self._options
-        for group in tuple(self._groups):
-            reply = self.wire(group).run(
-                RENEW,
-                [self._keys.owners(group), self._keys.unacked_index(group)],
-                [
-                    int(options.lease_seconds * 1000),
-                    OWNERS_LIFE_SECONDS * 1000,
-                    len(owners),
-                    *owners,
-                    *long_held,
-                ],
+        if stood > self._options.lease_seconds and not turn.failed:
+            logger.warning(
+                "this process could not renew its leases for %.0f s: messages it holds may have gone to others",
+                stood,
             )
-            dead = [owner.decode() for owner in reply[1:]]
-            if dead and self._may_sweep(now):
-                for owner in dead:
-                    recovery.put_back_of(self.wire(group), self._keys, group, owner)
 
-    def _may_sweep(self, now: float) -> bool:
-        """Not before every living owner had a lease's time to renew since the server came back."""
-        if self._sweep_from is None:
-            info = self.wire("").call(b"INFO", b"server")
-            text = info.decode(errors="replace") if isinstance(info, bytes) else str(info)
-            uptime = next((int(x[18:]) for x in text.splitlines() if x.startswith("uptime_in_seconds:")), 0)
-            self._sweep_from = now + max(0.0, self._options.lease_seconds - uptime)
-        return now >= self._sweep_from
+    def _renew(self, group: str, owners: set[str], long_held: set[str]) -> None:
+        keys, options, wire = self._keys, self._options, self.wire(group)
+        lease_ms, life_ms = int(options.lease_seconds * 1000), OWNERS_LIFE_SECONDS * 1000
+        _, spare_ms, run_id, *dead = wire.run(
+            RENEW,
+            [keys.owners(group), keys.unacked_index(group)],
+            [lease_ms, life_ms, len(owners), *owners, *long_held],
+        )
+        if self._masters.setdefault(group, run_id) != run_id:
+            self._masters[group] = run_id
+            self._taken_over.add(group)
+        if spare_ms:
+            # Not before every living owner had a lease's time to renew since the server came back.
+            self._sweep_from[group] = max(self._sweep_from.get(group, 0.0), monotonic() + spare_ms / 1000)
+        if self._may_sweep(group):
+            for owner in dead:
+                recovery.put_back_of(wire, keys, group, owner.decode())
+
+    def _may_sweep(self, group: str) -> bool:
+        return monotonic() >= self._sweep_from.get(group, 0.0)
 
 
 def _drain(items: deque[Settlement]) -> list[Settlement]:

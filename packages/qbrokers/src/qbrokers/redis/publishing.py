@@ -174,7 +174,7 @@ class Collector:
             commands: list[Command] = [tuple(command) for command in batch]
             if len(commands) > 1:
                 commands = [(b"MULTI",), *commands, (b"EXEC",)]
-            self._channel.session.pipeline(group, commands)
+            self._channel.session.write(group, commands)
 
     def clear(self) -> None:
         self._batches.clear()

@@ -7,14 +7,14 @@ from typing import Any
 
 from qbrokers.redis import settling
 from qbrokers.redis.keys import Keys
-from qbrokers.redis.wire import Wire
+from qbrokers.redis.settling import Link
 
 logger = logging.getLogger(__name__)
 
 BATCH = 100
 
 
-def put_back_of(wire: Wire, keys: Keys, group: str, owner: str) -> int:
+def put_back_of(wire: Link, keys: Keys, group: str, owner: str) -> int:
     """Put everything a dead owner held back to the heads of its queues, the oldest first.
 
     Args:
@@ -26,15 +26,7 @@ def put_back_of(wire: Wire, keys: Keys, group: str, owner: str) -> int:
     Returns:
         How many messages went back.
     """
-    index = keys.unacked_index(group)
-    tags: set[str] = set()
-    cursor: Any = b"0"
-    while True:
-        cursor, found = wire.call(b"ZSCAN", index, cursor, b"MATCH", f"{owner}:*", b"COUNT", 1000)
-        tags.update(tag.decode() for tag in found[::2])
-        if cursor == b"0":
-            break
-    ordered = sorted(tags, key=number_of)
+    ordered = tags_of(wire, keys, group, owner)
     total = 0
     # The last batch first: each goes to the head, so the oldest end up in front.
     for start in reversed(range(0, len(ordered), BATCH)):
@@ -46,7 +38,46 @@ def put_back_of(wire: Wire, keys: Keys, group: str, owner: str) -> int:
     return total
 
 
-def put_back_stale(wire: Wire, keys: Keys, group: str, timeout_seconds: float) -> int:
+def put_back_forgotten(wire: Link, keys: Keys, group: str, owner: str, known: set[str]) -> int:
+    """Put back what the books say an owner of this process holds, and the process does not know.
+
+    A replica that became the master may have missed that a message was acknowledged, delayed or put aside.
+    Nobody will do that again, so the message is delivered again.
+
+    Args:
+        wire: Connection to the server of the group.
+        keys: Names.
+        group: Books to look in.
+        owner: Owner that takes nothing more.
+        known: Tags that are held, or on their way to be settled.
+
+    Returns:
+        How many messages went back.
+    """
+    forgotten = [tag for tag in tags_of(wire, keys, group, owner) if tag not in known]
+    total = 0
+    for start in reversed(range(0, len(forgotten), BATCH)):
+        batch = forgotten[start : start + BATCH]
+        total += settling.hand_back(wire, keys, group, batch, counted=True)
+    if total:
+        logger.warning("put back %d messages whose end the new master has not heard of", total)
+    return total
+
+
+def tags_of(wire: Link, keys: Keys, group: str, owner: str) -> list[str]:
+    """Tags of everything an owner holds by the books, oldest first."""
+    tags: set[str] = set()
+    cursor: Any = b"0"
+    while True:
+        cursor, found = wire.call(
+            b"ZSCAN", keys.unacked_index(group), cursor, b"MATCH", f"{owner}:*", b"COUNT", 1000
+        )
+        tags.update(tag.decode() for tag in found[::2])
+        if cursor == b"0":
+            return sorted(tags, key=number_of)
+
+
+def put_back_stale(wire: Link, keys: Keys, group: str, timeout_seconds: float) -> int:
     """Put back what was taken longer ago than the visibility timeout, as stock consumers do.
 
     Messages of living owners of ours are not concerned: their time is renewed with their lease.

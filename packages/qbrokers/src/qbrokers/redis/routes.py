@@ -184,7 +184,7 @@ class _Trip:
         for i, reply in zip(self._left, replies, strict=True):
             self._replies[i] = reply
         refused = [i for i, reply in zip(self._left, replies, strict=True) if is_refused(reply)]
-        if len(refused) < len(self._left) and not (refused and self._together) or not self._left:
+        if (len(refused) < len(self._left) and not (refused and self._together)) or not self._left:
             self._note(after)
         if not refused:
             return None

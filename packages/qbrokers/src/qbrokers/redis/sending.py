@@ -101,7 +101,7 @@ class SendingChannel(BaseChannel):  # type: ignore[misc]
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         commands = publishing.put(self.keys, queue, message, self.limits(queue))
-        self.session.pipeline(self.keys.group(queue), commands)
+        self.session.write(self.keys.group(queue), commands)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         channel = self.keys.channel(exchange, routing_key)
@@ -159,6 +159,7 @@ class SendingChannel(BaseChannel):  # type: ignore[misc]
             self._fanout.setdefault(queue, set()).add((exchange, (routing_key or "").replace("#", "*")))
         group = self.keys.exchange_group(exchange)
         self.session.run(group, BIND, *self._binding(exchange, routing_key, pattern, queue))
+        self.session.write(group, [])  # a binding that is lost loses messages
 
     def _binding(
         self, exchange: str, routing_key: str, pattern: str, queue: str

@@ -79,9 +79,24 @@ def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Ser
         **shared,
         **({"ssl": True} if ssl else {}),
     )
-    pool = manager.master_for(options.master_name, redis.Redis).connection_pool
+    pool = manager.master_for(
+        options.master_name, redis.Redis, redis_connect_func=_connect_to_master
+    ).connection_pool
     identity = f"{options.master_name}@{sorted(addresses)}/{parameters['db']}"
     return Server(identity, parameters["db"], pool.make_connection, parameters)
+
+
+def _connect_to_master(connection: Any) -> None:
+    """What redis-py does with a new connection, and the look at the role that Sentinel's guide for clients asks
+    for: a Sentinel may not have heard yet, and a master that is back is one for a moment.
+    """
+    connection.on_connect()
+    connection.send_command("ROLE")
+    role = connection.read_response()[0]
+    if role not in (b"master", "master"):
+        raise redis.ConnectionError(
+            f"{connection.host}:{connection.port} is no master any more; asking the Sentinels again"
+        )
 
 
 def cluster_of(client: Any, options: Options, default_port: int = DEFAULT_PORT) -> Server:

@@ -12,11 +12,12 @@ from typing import Any
 from uuid import uuid4
 
 from qbrokers.redis import settling
+from qbrokers.redis.errors import NotReplicated
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.options import Options
 from qbrokers.redis.scripts import ALL, Script
 from qbrokers.redis.servers import Server
-from qbrokers.redis.settling import Settlement
+from qbrokers.redis.settling import Link, Settlement
 from qbrokers.redis.wire import CONNECTION_ERRORS, Command, Wire
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,12 @@ class Session:
     def new_wire(self) -> Wire:
         return Wire(self.server.connect, self.options.socket_timeout)
 
-    def wire(self, group: str) -> Wire:
+    def wire(self, group: str) -> Link:
         """The synchronous connection to the server of a group."""
+        return self._wire
+
+    def any_wire(self) -> Wire:
+        """A synchronous connection for what is bound to no queue, not necessarily open."""
         return self._wire
 
     # -- commands that wait for their reply; used by any thread
@@ -75,6 +80,36 @@ class Session:
             except CONNECTION_ERRORS:
                 self.lost = True
                 raise
+
+    def write(self, group: str, commands: Sequence[Command]) -> list[Any]:
+        """Send commands that put something in place for good, in one round trip.
+
+        With the option `wait_replicas` this returns when so many replicas have it, too; without commands it
+        waits for what was sent before.
+
+        Raises:
+            NotReplicated: Too few replicas have confirmed it in time.
+            redis.exceptions.ConnectionError: The connection is lost; see `pipeline`.
+        """
+        wanted, seconds = self.options.wait_replicas, self.options.wait_timeout
+        if not wanted or (commands and all(command[0] == b"PUBLISH" for command in commands)):
+            return self.pipeline(group, commands)
+        with self._lock:
+            try:
+                *replies, copies = self._followed(group, commands, (b"WAIT", wanted, int(seconds * 1000)))
+                for reply in (*replies, copies):
+                    if isinstance(reply, Exception):
+                        raise reply
+            except CONNECTION_ERRORS:
+                self.lost = True
+                raise
+        if copies < wanted:
+            raise NotReplicated(wanted, copies, seconds)
+        return replies
+
+    def _followed(self, group: str, commands: Sequence[Command], after: Command) -> list[Any]:
+        """Replies to commands and to one that follows them, those of errors included."""
+        return self.wire(group).pipeline([*commands, after], raise_errors=False)
 
     def run(self, group: str, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
         with self._lock:
@@ -152,6 +187,8 @@ class Session:
             self.owner = uuid4().hex
             self._number = 0
             self.lost = False
+            # It may still be open, to a master that has become a replica.
+            self._wire.close()
 
     def close(self) -> None:
         with self._lock:
@@ -166,7 +203,7 @@ def send_settlements(wires: Any, keys: Keys, settlements: Sequence[Settlement]) 
         keys: Names on the server.
         settlements: What to send.
     """
-    by_wire: dict[Wire, list[Command]] = {}
+    by_wire: dict[Link, list[Command]] = {}
     for group, command in settling.commands(settlements, keys):
         by_wire.setdefault(wires(group), []).append(command)
     for wire, batch in by_wire.items():

@@ -7,13 +7,13 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from qbrokers import jsoncodec
 from qbrokers.redis import messages
 from qbrokers.redis.keys import Keys
-from qbrokers.redis.scripts import SETTLE
-from qbrokers.redis.wire import Command, Wire
+from qbrokers.redis.scripts import SETTLE, Script
+from qbrokers.redis.wire import Command
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,19 @@ BACK = "L"
 FRONT = "R"
 """To the head of the queue: the next to be taken."""
 DELAY = "Z"
+
+
+class Link(Protocol):
+    """A connection to the server of one group: a `Wire`, or the `Route` to it in a cluster."""
+
+    def call(self, *command: Any) -> Any:
+        """Send one command and return its reply."""
+
+    def pipeline(self, commands: Sequence[Command], *, raise_errors: bool = True) -> list[Any]:
+        """Send many commands in one round trip and return their replies."""
+
+    def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        """Run a script."""
 
 
 class Settlement(NamedTuple):
@@ -82,7 +95,7 @@ def _move(
 
 
 def hand_back(
-    wire: Wire,
+    wire: Link,
     keys: Keys,
     group: str,
     tags: Sequence[str],
@@ -122,7 +135,7 @@ def hand_back(
     return max(0, int(wire.run(SETTLE, script_keys, arguments)))
 
 
-def _returns(wire: Wire, keys: Keys, group: str, tag: str, entry: bytes, counted: bool) -> Settlement:
+def _returns(wire: Link, keys: Keys, group: str, tag: str, entry: bytes, counted: bool) -> Settlement:
     """The way back of one entry `[envelope, exchange, routing_key]` of the books."""
     try:
         envelope, exchange, routing_key = _split(entry)
@@ -161,7 +174,7 @@ def _last_string(text: bytes) -> int:
     return max(0, at)
 
 
-def _target(wire: Wire, keys: Keys, exchange: str, routing_key: str) -> str:
+def _target(wire: Link, keys: Keys, exchange: str, routing_key: str) -> str:
     """Queue a stock consumer's message belongs to, from the binding table; the key itself when none is
     bound.
     """

@@ -114,12 +114,11 @@ class Transport(BaseTransport):  # type: ignore[misc]
         return super().establish_connection()  # type: ignore[no-any-return]
 
     def verify(self, session: Session) -> None:
-        wire = session.wire("")
-        if not wire.connected:
-            wire.connect()
-            if not self.keeper.version_checked:
-                wire.check_version()
-                self.keeper.version_checked = True
+        wire = session.any_wire()
+        wire.connect()
+        if not self.keeper.version_checked:
+            wire.check_version()
+            self.keeper.version_checked = True
 
     def close_connection(self, connection: Any) -> None:
         """Close the channels, and with them everything that is held."""
@@ -157,6 +156,9 @@ class Transport(BaseTransport):  # type: ignore[misc]
     def unlisten(self, channel: RedisChannel, queue: str) -> None:
         for intake in self.intakes():
             intake.unlisten(channel, queue)
+
+    def rearrange(self) -> None:
+        """Follow queues that went to another server; called in every turn of a loop."""
 
     def take_one(self, channel: RedisChannel, queue: str, no_ack: bool) -> tuple[bytes, str, float] | None:
         return claim_one(self.session, self.keeper, channel, queue, no_ack)
@@ -199,6 +201,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
         try:
             while True:
                 self._waker.reset()
+                self.rearrange()
                 for intake in self.intakes():
                     intake.tick()
                 if self._deliver_next():
@@ -256,6 +259,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
     def _on_tick(self) -> None:
         self._loop_thread = get_ident()
         self._deliver_all()
+        self.rearrange()
         for intake in self.intakes():
             try:
                 intake.tick()

@@ -21,12 +21,14 @@ import hiredis
 import redis
 from redis import exceptions
 
+from qbrokers.redis import explaining
+from qbrokers.redis.explaining import MIN_VERSION_TEXT, explained, unopened
 from qbrokers.redis.scripts import Script
 
 Command = tuple[Any, ...]
 Push = hiredis.PushNotification
 
-MIN_VERSION = (6, 2)
+MIN_VERSION = tuple(int(part) for part in MIN_VERSION_TEXT.split("."))
 
 _RECV_BYTES = 1 << 18
 _NOTHING = object()
@@ -62,8 +64,9 @@ _UNAVAILABLE = (
 
 
 def error_of(text: str) -> Exception:
-    """The exception for an error reply."""
+    """The exception for an error reply; its text begins with the server's, and goes on with advice."""
     word = text.split(" ", 1)[0]
+    text = explained(text)
     if word == "LOADING":
         return exceptions.BusyLoadingError(f"the Redis server is loading its data set; try again ({text})")
     if word in _UNAVAILABLE:
@@ -126,14 +129,9 @@ class Wire:
         connection: Any = self._factory()
         try:
             connection.connect()
-        except exceptions.ResponseError as exc:
+        except (exceptions.RedisError, OSError) as exc:
             connection.disconnect()
-            if "unknown command" in str(exc) or "NOPROTO" in str(exc):
-                raise exceptions.ConnectionError(
-                    f"{_address(connection)} does not speak RESP3; Redis "
-                    f"{MIN_VERSION[0]}.{MIN_VERSION[1]} or newer is needed"
-                ) from exc
-            raise
+            raise unopened(exc, _address(connection), connection) from exc
         self._connection = connection
         self._sock = connection._sock
         self._tls = isinstance(self._sock, ssl.SSLSocket)
@@ -192,6 +190,8 @@ class Wire:
         if not commands:
             return []
         packed = b"".join([pack(command) for command in commands])
+        if len(packed) > explaining.MAX_ARGUMENT_BYTES:
+            explaining.refuse_giants(commands)
         return self.exchange(packed, len(commands), raise_errors=raise_errors)
 
     def exchange(self, packed: bytes, replies: int, *, raise_errors: bool = True) -> list[Any]:
@@ -319,8 +319,8 @@ class Wire:
         numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
         if numbers and numbers < MIN_VERSION:
             raise exceptions.ConnectionError(
-                f"{_address(self._connection)} runs Redis {found}; the transport needs "
-                f"{MIN_VERSION[0]}.{MIN_VERSION[1]} or newer (kombu's own transport works with older ones)"
+                f"{_address(self._connection)} runs Redis {found}; the transport needs {MIN_VERSION_TEXT} or newer "
+                "(kombu's own transport works with older ones)"
             )
 
 
