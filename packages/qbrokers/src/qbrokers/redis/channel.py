@@ -232,8 +232,7 @@ class Channel(SendingChannel):
             group = self.keys.group(message.queue) if message is not None else self._group_of(delivery_tag)
             self._settle(message, Settlement(delivery_tag, group))
         elif delivery_tag.startswith("fanout:"):
-            self._undelivered += 1
-            self.transport.inbox.append((self, message.queue, message, None))
+            self.broadcast(message.queue, message.raw)
             self.transport.wake()
         else:
             self._settle(message, self._way_back(message.queue, delivery_tag, message.raw, counted=True))

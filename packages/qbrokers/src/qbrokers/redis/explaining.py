@@ -32,6 +32,14 @@ def explained(text: str) -> str:
     return f"{text}; {advice}" if advice else text
 
 
+def of_command(error: Exception, command: Sequence[Any]) -> Exception:
+    """The error reply to a command; where the server does not name the key, this does."""
+    if not str(error).startswith("WRONGTYPE") or len(command) < 2:
+        return error
+    key = command[1]
+    return type(error)(f"{error} (key {key.decode(errors='replace') if isinstance(key, bytes) else key})")
+
+
 def unopened(exc: Exception, address: str, connection: Any) -> Exception:
     """The error to raise when a connection could not be opened.
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 
+RESERVED_PREFIXES = ("_kombu.binding", "_qbrokers.")
+"""What the names of tables begin with."""
+
 
 class Keys:
     """Names under one prefix.
@@ -110,7 +113,30 @@ class Keys:
         return f"{self.prefix}_kombu.binding_deadlines"
 
     def binding_member(self, routing_key: str | None, pattern: str | None, queue: str | None) -> str:
-        return self.separator.join([routing_key or "", pattern or "", queue or ""])
+        """The entry of a binding table.
+
+        Raises:
+            ValueError: A name holds the separator: nobody could read the table any more.
+        """
+        parts = [routing_key or "", pattern or "", queue or ""]
+        for part in parts:
+            if self.separator in part:
+                raise ValueError(
+                    f"the queue or routing key {part!r} holds {self.separator!r}, which separates names on the server; "
+                    "choose another name (or set the transport option sep everywhere)"
+                )
+        return self.separator.join(parts)
+
+    def check_queue(self, queue: str) -> None:
+        """Make sure that a queue has a key of its own.
+
+        Raises:
+            ValueError: The name is that of one of the transport's tables.
+        """
+        if queue in (self._unacked, self._unacked_index) or queue.startswith(RESERVED_PREFIXES):
+            raise ValueError(
+                f"a queue cannot be called {queue!r}: the Redis transport keeps a table of its own there"
+            )
 
     def channel(self, exchange: str, routing_key: str) -> str:
         """Channel, or pattern, of a fanout exchange."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 from qbrokers.redis.bases import BaseQoS
+from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS
+
+logger = logging.getLogger(__name__)
 
 
 class QoS(BaseQoS):  # type: ignore[misc]
@@ -58,7 +62,8 @@ class QoS(BaseQoS):  # type: ignore[misc]
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Hand back what is held, when the channel is closed or the interpreter exits.
 
-        A forked child holds nothing: its copy is the parent's.
+        A forked child holds nothing: its copy is the parent's. At the exit of the interpreter the server may be
+        gone already; what is held comes back when the lease ends.
         """
         self._on_collect.cancel()
         if (
@@ -67,7 +72,13 @@ class QoS(BaseQoS):  # type: ignore[misc]
             and self.restore_at_shutdown
             and self.channel.do_restore
         ):
-            self.restore_unacked()
+            try:
+                self.restore_unacked()
+            except (*CONNECTION_ERRORS, *CHANNEL_ERRORS) as exc:
+                logger.warning(
+                    "held messages could not be handed back, they come back when their lease ends: %s", exc
+                )
+                self.channel.session.lost = True
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Done by the keeper."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,9 @@ from qbrokers.redis.scripts import BIND
 from qbrokers.redis.session import Session
 from qbrokers.redis.wire import Command
 
+logger = logging.getLogger(__name__)
+
+BINDING_PARTS = 3
 BINDING_LIFE_FACTOR = 2
 MIN_BINDING_LIFE_MS = 3_600_000
 
@@ -127,6 +131,7 @@ class SendingChannel(BaseChannel):  # type: ignore[misc]
         return dict(rabbitmq_arguments(arguments, **kwargs))
 
     def _new_queue(self, queue: str, auto_delete: bool = False, **kwargs: Any) -> None:
+        self.keys.check_queue(queue)
         if auto_delete:
             self.auto_delete_queues.add(queue)
         limits = publishing.Limits.of(kwargs.get("arguments"))
@@ -175,7 +180,15 @@ class SendingChannel(BaseChannel):  # type: ignore[misc]
         members = self.session.call(
             self.keys.exchange_group(exchange), b"SMEMBERS", self.keys.binding(exchange)
         )
-        return [tuple(member.decode().split(self.keys.separator)) for member in members]
+        rows = [tuple(member.decode(errors="replace").split(self.keys.separator)) for member in members]
+        if any(len(row) != BINDING_PARTS for row in rows):
+            logger.error(
+                "passed over in the bindings of exchange %r: %s; remove them with SREM %s",
+                exchange,
+                [row for row in rows if len(row) != BINDING_PARTS],
+                self.keys.binding(exchange),
+            )
+        return [row for row in rows if len(row) == BINDING_PARTS]
 
     def queue_unbind(
         self, queue: str, exchange: str = "", routing_key: str = "", arguments: Any = None, **kwargs: Any

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import redis
@@ -10,10 +12,14 @@ from attrs import field, frozen
 from kombu.utils.url import _parse_url
 from redis import sentinel
 
+from qbrokers.errors import BadBrokerURL
 from qbrokers.redis.bases import symbol_by_name
 from qbrokers.redis.options import Options
 
 DEFAULT_PORT = 6379
+
+TLS_SCHEMES = frozenset({"rediss", "qrediss"})
+"""Schemes of URLs that mean TLS, also where nobody has set TLS options; the server's certificate is checked then."""
 
 
 @frozen
@@ -46,7 +52,7 @@ def server_of(client: Any, options: Options, default_port: int = DEFAULT_PORT) -
     """Read the address of a `kombu.Connection`.
 
     Raises:
-        ValueError: The database is not a number.
+        BadBrokerURL: The database is not a number.
     """
     parameters, connection_class = _parameters(client, options, default_port)
     where = parameters.get("path") or f"{parameters.get('host')}:{parameters.get('port')}"
@@ -62,10 +68,10 @@ def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Ser
     """Read the addresses of the Sentinels, and ask them for the master at every connect.
 
     Raises:
-        ValueError: The option `master_name` is missing.
+        BadBrokerURL: The option `master_name` is missing.
     """
     if not options.master_name:
-        raise ValueError(
+        raise BadBrokerURL(
             "a sentinel:// broker needs the transport option master_name, the name of the group to use"
         )
     parameters, connection_class = _parameters(client, options, default_port)
@@ -103,11 +109,11 @@ def cluster_of(client: Any, options: Options, default_port: int = DEFAULT_PORT) 
     """Read the addresses of some servers of a cluster.
 
     Raises:
-        ValueError: The URL names a database; a cluster has one only.
+        BadBrokerURL: The URL names a database; a cluster has one only.
     """
     parameters, connection_class = _parameters(client, options, default_port)
     if parameters["db"] != 0:
-        raise ValueError(f"a Redis Cluster has database 0 only, not {parameters['db']}")
+        raise BadBrokerURL(f"a Redis Cluster has database 0 only, not {parameters['db']}")
     addresses = _addresses(client, parameters, default_port)
     identity = f"cluster {sorted(addresses)}?user={parameters.get('username')}"
 
@@ -140,10 +146,10 @@ def _parameters(client: Any, options: Options, default_port: int) -> tuple[dict[
     }
     connection_class: Any = redis.Connection
     provider = client.credential_provider
-    if client.ssl:
+    if client.ssl or client.transport_cls in TLS_SCHEMES:
         connection_class = redis.SSLConnection
         if isinstance(client.ssl, dict):
-            parameters.update(client.ssl)
+            parameters.update(_tls_options(client.ssl))
     virtual_host = client.virtual_host
     if "://" in parameters["host"]:
         url = _parse_url(parameters["host"])
@@ -153,7 +159,7 @@ def _parameters(client: Any, options: Options, default_port: int) -> tuple[dict[
         if url.scheme == "socket":
             connection_class = redis.UnixDomainSocketConnection
             virtual_host = query.pop("virtual_host", virtual_host)
-            parameters["path"] = "/" + url.path
+            parameters["path"] = "/" + (url.path or "")
             for name in ("host", "port", "socket_connect_timeout", "socket_keepalive"):
                 parameters.pop(name, None)
     _use_credentials(parameters, provider)
@@ -161,12 +167,34 @@ def _parameters(client: Any, options: Options, default_port: int) -> tuple[dict[
     return parameters, connection_class
 
 
+def _tls_options(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """TLS options as redis-py takes them.
+
+    Raises:
+        BadBrokerURL: There is no such option; those of AMQP have other names.
+    """
+    known = {
+        name
+        for kind in (redis.SSLConnection, redis.Connection, redis.connection.AbstractConnection)
+        for name in signature(kind).parameters
+    }
+    for name in given:
+        if name not in known:
+            wanted = sorted(each for each in known if each.startswith("ssl_"))
+            near = difflib.get_close_matches(f"ssl_{name.removeprefix('ssl_')}", wanted, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(wanted)}"
+            raise BadBrokerURL(f"unknown TLS option {name!r} of a Redis connection; {hint}")
+    return given
+
+
 def _use_credentials(parameters: dict[str, Any], provider: Any) -> None:
     if not provider:
         return
     made = symbol_by_name(provider)() if isinstance(provider, str) else provider
     if not isinstance(made, redis.CredentialProvider):
-        raise ValueError(f"credential_provider must be a redis.CredentialProvider, not {type(made).__name__}")
+        raise BadBrokerURL(
+            f"credential_provider must be a redis.CredentialProvider, not {type(made).__name__}"
+        )
     parameters.pop("username", None)
     parameters.pop("password", None)
     parameters["credential_provider"] = made
@@ -175,6 +203,9 @@ def _use_credentials(parameters: dict[str, Any], provider: Any) -> None:
 def _database(virtual_host: Any) -> int:
     text = str(virtual_host if virtual_host is not None else "").strip("/")
     try:
-        return int(text or 0)
+        number = int(text or 0)
+        if number >= 0:
+            return number
+        raise ValueError
     except ValueError:
-        raise ValueError(f"the path of a redis:// URL is a database number, not {virtual_host!r}") from None
+        raise BadBrokerURL(f"the path of a redis:// URL is a database number, not {virtual_host!r}") from None

@@ -192,7 +192,12 @@ class Wire:
         packed = b"".join([pack(command) for command in commands])
         if len(packed) > explaining.MAX_ARGUMENT_BYTES:
             explaining.refuse_giants(commands)
-        return self.exchange(packed, len(commands), raise_errors=raise_errors)
+        replies = self.exchange(packed, len(commands), raise_errors=False)
+        if raise_errors:
+            for command, reply in zip(commands, replies, strict=True):
+                if isinstance(reply, Exception):
+                    raise explaining.of_command(reply, command)
+        return replies
 
     def exchange(self, packed: bytes, replies: int, *, raise_errors: bool = True) -> list[Any]:
         """Send packed commands and wait for so many replies."""
