@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 from kombu import exceptions
+from kombu.entity import TRANSIENT_DELIVERY_MODE
 
 from qbrokers import jsoncodec
 from qbrokers.batching import ETA_PROPERTY, Publication
@@ -119,6 +120,7 @@ class Collector:
         self._batches: dict[str, list[list[Any]]] = defaultdict(list)
         self._open: dict[tuple[bytes, str], list[Any]] = {}
         self._names: dict[tuple[str, Any], str] = {}
+        self._lasting: set[str] = set()
 
     def add(self, publication: Publication) -> None:
         channel, exchange, routing_key = self._channel, publication.exchange, publication.routing_key
@@ -145,6 +147,8 @@ class Collector:
         """Pushes to one list share a command; the order within a list is that of publishing."""
         channel = self._channel
         group = channel.keys.group(queue)
+        if message["properties"].get("delivery_mode") != TRANSIENT_DELIVERY_MODE:
+            self._lasting.add(group)
         limits = channel.limits(queue)
         if limits is not None:
             self._batches[group] += [list(command) for command in put(channel.keys, queue, message, limits)]
@@ -174,9 +178,11 @@ class Collector:
             commands: list[Command] = [tuple(command) for command in batch]
             if len(commands) > 1:
                 commands = [(b"MULTI",), *commands, (b"EXEC",)]
-            self._channel.session.write(group, commands)
+            session = self._channel.session
+            (session.write if group in self._lasting else session.pipeline)(group, commands)
 
     def clear(self) -> None:
+        self._lasting.clear()
         self._batches.clear()
         self._open.clear()
 

@@ -8,6 +8,8 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kombu.entity import TRANSIENT_DELIVERY_MODE
+
 from qbrokers import jsoncodec
 from qbrokers.batching import Publication
 from qbrokers.redis import messages, publishing
@@ -105,7 +107,9 @@ class SendingChannel(BaseChannel):  # type: ignore[misc]
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         commands = publishing.put(self.keys, queue, message, self.limits(queue))
-        self.session.write(self.keys.group(queue), commands)
+        lasting = message["properties"].get("delivery_mode") != TRANSIENT_DELIVERY_MODE
+        send = self.session.write if lasting else self.session.pipeline
+        send(self.keys.group(queue), commands)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         channel = self.keys.channel(exchange, routing_key)
@@ -164,7 +168,7 @@ class SendingChannel(BaseChannel):  # type: ignore[misc]
             self._fanout.setdefault(queue, set()).add((exchange, (routing_key or "").replace("#", "*")))
         group = self.keys.exchange_group(exchange)
         self.session.run(group, BIND, *self._binding(exchange, routing_key, pattern, queue))
-        self.session.write(group, [])  # a binding that is lost loses messages
+        self.session.replicate(group, f"the binding of queue {queue}")
 
     def _binding(
         self, exchange: str, routing_key: str, pattern: str, queue: str

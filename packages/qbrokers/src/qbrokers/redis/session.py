@@ -82,10 +82,9 @@ class Session:
                 raise
 
     def write(self, group: str, commands: Sequence[Command]) -> list[Any]:
-        """Send commands that put something in place for good, in one round trip.
+        """Send commands that put messages in place, in one round trip.
 
-        With the option `wait_replicas` this returns when so many replicas have it, too; without commands it
-        waits for what was sent before.
+        With the option `wait_replicas` this returns when so many replicas have them, too.
 
         Raises:
             NotReplicated: Too few replicas have confirmed it in time.
@@ -106,6 +105,15 @@ class Session:
         if copies < wanted:
             raise NotReplicated(wanted, copies, seconds)
         return replies
+
+    def replicate(self, group: str, what: str) -> None:
+        """With the option `wait_replicas`, wait until replicas have what was sent last; go on without them when
+        it takes too long.
+        """
+        try:
+            self.write(group, [])
+        except NotReplicated as exc:
+            logger.warning("%s: %s", what, exc)
 
     def _followed(self, group: str, commands: Sequence[Command], after: Command) -> list[Any]:
         """Replies to commands and to one that follows them, those of errors included."""
