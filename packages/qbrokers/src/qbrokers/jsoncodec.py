@@ -54,7 +54,7 @@ def _are_plain(values: Iterable[Any]) -> bool:
     writer writes them alike.
 
     Hot: called for each message. One loop that goes down only where there is something is the fastest of the
-    ways tried (`tools/bench/broker.py`, bulk publish).
+    ways tried (`tools/bench/broker`, bulk publish).
     """
     for value in values:
         kind = type(value)
