@@ -55,10 +55,15 @@ def test_the_reply_address_is_this_threads(app, add):
 
 def test_the_priority_is_always_there(app, add):
     add.delay(1, 1)
-    add.apply_async((1, 1), priority=5)
 
     assert sent(app).properties["priority"] == 0
-    assert sent(app).properties["priority"] == 5
+
+
+def test_the_priority_of_a_call_is_sent(tmp_path):
+    with App("t", broker=f"sqlite:///{tmp_path}/broker.db", set_as_current=False) as app:
+        app.task(name="t.add")(lambda x, y: x + y).apply_async((1, 1), priority=5)
+
+        assert sent(app).properties["priority"] == 5
 
 
 @pytest.mark.parametrize("priority", [-1, 256, "9", 1.5, True])

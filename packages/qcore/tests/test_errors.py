@@ -12,6 +12,7 @@ from qcore import errors
 
 PARENTS = {
     "ImproperlyConfigured": "QError",
+    "UnsupportedByBroker": "ImproperlyConfigured",
     "SecurityError": "QError",
     "TaskPredicate": "QError",
     "TaskError": "QError",
@@ -45,6 +46,7 @@ INSTANCES = [
     errors.WorkerLostError("gone"),
     errors.Terminated(15),
     errors.MissingPackageError("`app.events`", "qevents"),
+    errors.UnsupportedByBroker("memory://", "has no priorities", "leave priority out"),
     errors.WorkerShutdown(3),
     errors.LoadError("no module"),
 ]

@@ -11,6 +11,9 @@ import threading
 import time
 from typing import Any, Protocol
 
+from qcore.connections import describe
+from qcore.refusal import can_broadcast
+
 logger = logging.getLogger(__name__)
 
 LEAST_TICK_AGE_SECONDS = 60.0
@@ -59,8 +62,10 @@ class BeatNode:
     def start(self) -> None:
         """Start the thread, unless the broker cannot broadcast."""
         with self.service.app.connection_for_read() as connection:
-            if not connection.supports_exchange_type("fanout"):
-                logger.warning("beat: the broker has no fanout exchanges: no remote control")
+            if not can_broadcast(connection):
+                logger.warning(
+                    "beat: Remote control is off: the broker %s cannot broadcast.", describe(connection)
+                )
                 return
         self._thread = threading.Thread(target=self._run, name="qbeat-control", daemon=True)
         self._thread.start()

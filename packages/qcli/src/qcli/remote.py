@@ -11,6 +11,8 @@ from qcli.context import CliContext
 from qcli.errors import Unavailable
 from qcli.options import global_options, need_broker, remote_options
 from qcli.remote_commands import RemoteCommand, describe, unknown
+from qcore.errors import UnsupportedByBroker
+from qcore.refusal import need_broadcast
 
 NO_ANSWER = (
     "No nodes replied within time constraint. Is a worker running on this broker, with remote control enabled? "
@@ -56,11 +58,10 @@ def ask(
 
 def _need_broadcast(app: Any) -> None:
     with app.connection_for_write() as connection:
-        if "fanout" not in connection.transport.implements.exchange_type:
-            raise Unavailable(
-                f"the broker {connection.as_uri()} cannot broadcast, so workers on it take no remote commands; "
-                "use Redis, RabbitMQ or SQLite for them"
-            )
+        try:
+            need_broadcast(connection, "remote control")
+        except UnsupportedByBroker as exc:
+            raise Unavailable(str(exc)) from exc
 
 
 def remote_command(kind: str, commands: Mapping[str, RemoteCommand], help: str) -> click.Command:

@@ -6,14 +6,17 @@ import contextlib
 import threading
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
+from qbrokers.capabilities import capabilities
 from qcore import connections, errors, serialization
 from qcore.edge import kombu
 from qcore.message import origin
 from qcore.producer import LinkPool, PublishPolicy, TaskProducer
 from qcore.queues import Queues
+from qcore.refusal import Gate
 from qcore.routing import Router
 
 _PERSISTENT, _TRANSIENT = 2, 1
@@ -70,6 +73,7 @@ class AMQP:
         self.app = app
         self._lock = threading.RLock()
         self._dispatcher: Any = None
+        self._gates: WeakKeyDictionary[Any, Gate] = WeakKeyDictionary()
 
     @cached_property
     def queues(self) -> Queues:
@@ -165,6 +169,22 @@ class AMQP:
         return TaskProducer(
             pool, policy, lambda: connections.describe(connections.connection_for_write(conf))
         )
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Refuses what the broker for sending cannot do."""
+        connection = connections.connection_for_write(self.app.conf)
+        return Gate(capabilities(connection), lambda: connections.describe(connection))
+
+    def gate_for(self, channel: Any) -> Gate:
+        """The gate of a channel that a caller brought, whose broker may be another one; None: `gate`."""
+        if channel is None:
+            return self.gate
+        connection = channel.connection.client
+        found = self._gates.get(connection)
+        if found is None:
+            found = self._gates[connection] = Gate.of(connection)
+        return found
 
     def event_dispatcher(self) -> Any:
         """The dispatcher of this process for `task-sent` and custom events."""

@@ -92,6 +92,7 @@ class Caller:
             kombu.exceptions.EncodeError: arguments cannot be encoded with the serializer.
             ValueError: a time or priority is not usable.
             TypeError: the arguments are not a sequence and a mapping.
+            UnsupportedByBroker: the broker has no such priorities, exchanges or delays (`qcore.refusal`).
         """
         app, conf = self.app, self.app.conf
         args, kwargs = _call_arguments(args, kwargs)
@@ -181,10 +182,11 @@ class Caller:
     ) -> None:
         amqp = self.app.amqp
         prepared = self.prepare(message, options, reply_to, expiration)
+        channel = _channel_of(producer, connection)
+        amqp.gate_for(channel).check(prepared.queue, options.get("exchange"), prepared.priority, message.eta)
         if signals.before_task_publish.receivers:
             self._announce(signals.before_task_publish, message, prepared, options)
         policy: PublishPolicy = amqp.producer.policy.merged(options.get("retry"), options.get("retry_policy"))
-        channel = _channel_of(producer, connection)
         amqp.producer.publish((prepared,), policy, channel)
         if signals.after_task_publish.receivers:
             self._announce(signals.after_task_publish, message, prepared, options)

@@ -3,7 +3,8 @@
 ```
 QError                          root of everything below unless marked otherwise
 ├── ImproperlyConfigured        a setting is missing, misspelt or of the wrong type
-│   └── LoadError               an app or a module with tasks cannot be loaded (also ImportError)
+│   ├── LoadError               an app or a module with tasks cannot be loaded (also ImportError)
+│   └── UnsupportedByBroker     a call, a queue or a setting asks for what the broker cannot do
 ├── MissingPackageError         a feature needs a package that is not installed (also ImportError)
 ├── SecurityError               signing, certificates, refused content
 ├── TaskPredicate               raised by task code to end a run in a special way
@@ -116,6 +117,27 @@ class ImproperlyConfigured(QError):
 
 class LoadError(ImproperlyConfigured, ImportError):
     """An app, or a module with tasks, does not exist or is broken; the text says which and where."""
+
+
+class UnsupportedByBroker(ImproperlyConfigured):
+    """The broker cannot do what a call, a queue or a setting asks for; nothing was sent.
+
+    Args:
+        broker: its URL, without the password.
+        lack: what it does not have, and what asks for it; a predicate of `the broker …`.
+        advice: what to do.
+    """
+
+    def __init__(self, broker: str = "", lack: str = "", advice: str = "") -> None:
+        self.broker = broker
+        self.lack = lack
+        self.advice = advice
+        super().__init__(broker, lack, advice)
+
+    def __str__(self) -> str:
+        if not self.lack:
+            return self.broker
+        return f"the broker {self.broker} {self.lack}: {self.advice}"
 
 
 class MissingPackageError(QError, ImportError):

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from qcore.edge import kombu
 from qcore.errors import ImproperlyConfigured
 from qcore.events import event_exchange
+from qcore.refusal import need_broadcast
 from qcore.times import adjust_timestamp
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class EventReceiver:
 
     Raises:
         ImproperlyConfigured: The queue would be both exclusive and durable.
+        UnsupportedByBroker: The broker cannot broadcast, so nobody sends events.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class EventReceiver:
         is_connection = isinstance(channel, kombu("kombu").Connection)
         self.channel = None if is_connection else channel
         self.connection: Any = channel if is_connection else channel.connection.client
+        need_broadcast(self.connection, "reading events")
         self.handlers: dict[str, Handler] = dict(handlers or {})
         self.routing_key = routing_key
         self.node_id = node_id or str(uuid.uuid4())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from qcore import states
+from qcore import refusal, states
 from qcore.errors import ChordError
 
 from .exceptions import from_wire, safe_repr
@@ -60,7 +60,7 @@ def send_body(app: Any, body: Mapping[str, Any], values: Sequence[Any]) -> None:
     """
     signature = app.signature(body)
     try:
-        with _at_once(app):
+        with _at_once(app), refusal.following():
             signature.apply_async((list(values),))
     except Exception as exc:  # the body must not stay pending for ever, whatever went wrong
         logger.exception("the body of chord %s cannot be sent; it is marked as failed", signature.id)

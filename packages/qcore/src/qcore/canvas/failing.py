@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define, field
 
-from qcore import states
+from qcore import refusal, states
 from qcore.backend.record import ResultRecord
 from qcore.errors import ChordError
 
@@ -135,9 +135,10 @@ def call_errbacks(
             elif eager:
                 signature.apply((request.id,))
             else:
-                signature.apply_async(
-                    (request.id,), parent_id=request.id, root_id=request.root_id or request.id
-                )
+                with refusal.following():
+                    signature.apply_async(
+                        (request.id,), parent_id=request.id, root_id=request.root_id or request.id
+                    )
         except Exception:
             logger.exception("errback %s of task %s[%s] failed", signature.task, request.task, request.id)
 

@@ -16,6 +16,7 @@ from qcore.control.inspect import Inspect
 from qcore.control.mailbox import make_mailbox
 from qcore.control.request import ControlRequest, Reply, call, cast
 from qcore.edge import kombu
+from qcore.refusal import need_broadcast
 
 Replies = list[Reply] | None
 Nodes = str | Sequence[str] | None
@@ -84,6 +85,7 @@ class Control:
 
         Raises:
             OperationalError: The broker cannot be reached.
+            UnsupportedByBroker: It cannot broadcast.
             ValueError: The destination, pattern or matcher make no sense.
         """
         if pattern is not None:
@@ -102,6 +104,7 @@ class Control:
             callback=callback,
         )
         with self.app.connection_or_acquire(connection) as conn:
+            need_broadcast(conn, "remote control")
             if reply:
                 return call(self.mailbox, conn, request, channel)
             cast(self.mailbox, conn, request, channel)

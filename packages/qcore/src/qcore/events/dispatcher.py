@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
+from qcore.connections import describe
 from qcore.edge import kombu
 from qcore.events.message import (
     DEFAULT_EXCHANGE,
@@ -28,6 +29,7 @@ from qcore.events.message import (
     make_event,
     routing_key_of,
 )
+from qcore.refusal import can_broadcast
 from qcore.times import utc_offset_hours
 
 logger = logging.getLogger(__name__)
@@ -66,7 +68,8 @@ class EventDispatcher:
         serializer: Setting `event_serializer`.
         exchange: Setting `event_exchange`.
         clock: Logical clock of the app.
-        driver_types_disabled: Transports that cannot carry events; the dispatcher is then disabled for good.
+        driver_types_disabled: Transports that shall carry no events, beside those that cannot broadcast (the log says
+            when that is so); the dispatcher is then disabled for good.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class EventDispatcher:
         serializer: str = "json",
         exchange: str = DEFAULT_EXCHANGE,
         clock: Clock | None = None,
-        driver_types_disabled: Collection[str] = ("sql",),
+        driver_types_disabled: Collection[str] = (),
     ) -> None:
         if connection is None and channel is None:
             raise ValueError("an event dispatcher needs a connection or a channel to publish on")
@@ -117,8 +120,12 @@ class EventDispatcher:
         self._connect_again_at = 0.0
         self._offset = 0.0
         self._offset_valid_until = 0.0
-        if enabled and self.connection.transport.driver_type not in driver_types_disabled:
+        if not enabled or self.connection.transport.driver_type in driver_types_disabled:
+            return
+        if can_broadcast(self.connection):
             self.enable()
+        else:
+            logger.warning("No events are sent: the broker %s cannot broadcast.", describe(self.connection))
 
     def __enter__(self) -> EventDispatcher:
         return self

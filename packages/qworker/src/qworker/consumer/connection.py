@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from qcore.refusal import Gate
 from qworker import bootsteps
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Connection(bootsteps.StartStopStep):
         from qworker.consumer.reconnect import connect
 
         c.connection = connect(c)
+        c.gate = Gate.of(c.connection)
         logger.info("Connected to %s", c.connection.as_uri())
 
     def stop(self, c: Consumer) -> None:

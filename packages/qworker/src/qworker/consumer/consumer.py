@@ -53,6 +53,7 @@ class Consumer:
     Attributes (documented ones first):
         app, hostname, controller, hub, pool, timer, blueprint: what the names say.
         connection: Current `kombu.Connection`; None before the step Connection.
+        gate: Knows what the broker of that connection can do, and refuses the rest (step Connection).
         event_dispatcher: Sends events (step Events).
         gossip, heart: The steps' objects, or None.
         task_consumer: `kombu.Consumer` of the task queues (step Tasks).
@@ -81,6 +82,7 @@ class Consumer:
         self.options = options
         self.on_ready = on_ready
         self.connection: Any = None
+        self.gate: Any = None
         self.event_dispatcher: Any = None
         self.gossip: Any = None
         self.heart: Any = None
@@ -170,20 +172,26 @@ class Consumer:
         routing_key: str | None = None,
         **options: Any,
     ) -> None:
-        """Consume from one queue more, also after a reconnection; does nothing when it is consumed already."""
+        """Consume from one queue more, also after a reconnection; does nothing when it is consumed already.
+
+        Raises:
+            qcore.errors.UnsupportedByBroker: the broker cannot have such a queue.
+        """
         queues = self.app.amqp.queues
         name = getattr(queue, "name", queue)
         if name in queues:
             chosen = queues[name]
         else:
             exchange = name if exchange is None else exchange
-            chosen = queues.select_add(
+            chosen = queues.add(
                 queue,
                 exchange=exchange,
                 exchange_type=exchange_type or "direct",
                 routing_key=name if routing_key is None else routing_key,
                 **options,
             )
+        if self.gate is not None:
+            self.gate.check_queue(chosen)
         if name not in queues.consume_from:
             queues.select_add(chosen)
         consumer = self.task_consumer
@@ -275,6 +283,7 @@ class Consumer:
         request.phase = SCHEDULED
         self.hold_prefetch()
         delay = max((request.eta or 0.0) - time.time(), 0.0)
+        self.gate.note_held(delay)
         self.eta_entries[request.tag] = self.timer.call_after(delay, self._on_eta, (request,), priority=6)
 
     def _on_eta(self, request: Request) -> None:

@@ -28,10 +28,9 @@ class Control(bootsteps.StartStopStep):
         super().__init__(c, **kwargs)
 
     def start(self, c: Consumer) -> None:
-        """Listen, when the transport can broadcast."""
-        transport = c.connection.transport
-        if "fanout" not in transport.implements.exchange_type:
-            logger.info("Remote control is off: the broker %s cannot broadcast.", c.connection.as_uri())
+        """Listen, when the broker can broadcast."""
+        if not c.gate.can.broadcast:
+            logger.info("Remote control is off: the broker %s cannot broadcast.", c.gate.broker)
             return
         channel = c.connection.channel()
         self.node = c.pidbox_node = make_node(c, channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from qcore.events import EventDispatcher
@@ -10,6 +11,8 @@ from qworker.consumer.reconnect import close_quietly
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
+
+logger = logging.getLogger(__name__)
 
 # A message of this many events is some 50 kB, which every broker takes.
 EVENTS_PER_MESSAGE = 200
@@ -43,11 +46,16 @@ class Events(bootsteps.StartStopStep):
         """Make a dispatcher on a connection of its own; what an earlier one could not send goes first."""
         previous = c.event_dispatcher
         conf = c.app.conf
+        if not c.gate.can.broadcast and not c.generation:
+            # Heartbeats are sent by default; only who asked for events needs a warning.
+            level = logging.WARNING if self.task_events else logging.INFO
+            logger.log(level, "Events are off: the broker %s cannot broadcast.", c.gate.broker)
         # Its own connection: events must neither wait behind deliveries nor fail with them.
         self.connection = c.app.connection_for_write()
         dispatcher = EventDispatcher(
             self.connection,
             hostname=c.hostname,
+            enabled=c.gate.can.broadcast,
             groups=self.groups,
             buffer_group=("task",),
             buffer_limit=EVENTS_PER_MESSAGE,

@@ -17,6 +17,7 @@ from attrs import define, field
 
 from qcore.edge import kombu
 from qcore.events import event_exchange
+from qcore.refusal import following
 from qworker import bootsteps
 from qworker.consumer.mingle import COMPATIBLE_DRIVERS, compatible
 
@@ -272,7 +273,8 @@ class Gossip(bootsteps.ConsumerStep):
     def call_task(self, task: Any) -> None:
         """Send the signature that an election of the topic `task` was about."""
         try:
-            self.app.signature(task).apply_async()
+            with following():
+                self.app.signature(task).apply_async()
         except Exception:
             # The broker or the signature: the election is over either way.
             logger.exception("Could not call task %r", task)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qcore.errors import WorkerLostError
+from qcore.refusal import following
 from qworker.deadletters import too_many_lost
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def retry_lost(c: Consumer, request: Request, exc: BaseException) -> bool:
         signature = task.signature_from_request(
             context, args, kwargs, countdown=task._retry_delay(request.retries), retries=request.retries + 1
         )
-        signature.apply_async()
+        with following():
+            signature.apply_async()
     except Exception:
         # Neither body nor broker can be trusted here: without a next try the task fails.
         logger.exception("Cannot send %s again after its process died.", request.humaninfo())

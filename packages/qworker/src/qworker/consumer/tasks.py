@@ -26,12 +26,19 @@ class Tasks(bootsteps.StartStopStep):
         super().__init__(c, **kwargs)
 
     def start(self, c: Consumer) -> None:
-        """Prepare consuming on a channel of the current connection."""
+        """Prepare consuming on a channel of the current connection.
+
+        Raises:
+            qcore.errors.UnsupportedByBroker: the broker cannot have one of the queues as it is declared.
+        """
+        queues = list(c.app.amqp.queues.consume_from.values())
+        for queue in queues:
+            c.gate.check_queue(queue)
         update_strategies(c)
         channel = c.connection.channel()
         c.task_consumer = c.connection.Consumer(
             channel=channel,
-            queues=list(c.app.amqp.queues.consume_from.values()),
+            queues=queues,
             accept=c.app.conf.accept_content,
             auto_declare=True,
             on_decode_error=c.on_decode_error,
