@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import socket
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from qcore import states
 from qcore.errors import Retry
+from qcore.execution.coroutines import run_here
 from qcore.execution.execution import Execution, call, enter, leave, prepare_stores, settle
 from qcore.execution.records import Job
 from qcore.request import Context
@@ -44,7 +42,7 @@ def apply_eagerly(
     run.stores = run.stores and bool(task.store_eager_result)
     try:
         enter(run)
-        call(run, await_=_run_coroutine)
+        call(run, await_=run_here)
         outcome = settle(run)
         if run.stores:
             run.backend.flush()
@@ -130,14 +128,3 @@ def _as_list(value: Any) -> list[Any] | None:
     if not value:
         return None
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _run_coroutine(coroutine: Any) -> Any:
-    """Run the coroutine here; inside a running event loop in a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(context.run, asyncio.run, coroutine).result()

@@ -11,7 +11,6 @@ together. The order within `enter` and `settle` is that of the acceptance lines 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -22,6 +21,7 @@ from typing import Any
 from qcore import current, followup, signals, states
 from qcore.backend.record import ResultRecord
 from qcore.errors import Ignore, NotRegistered, Reject, Retry
+from qcore.execution.coroutines import await_body, is_coroutine
 from qcore.execution.failure import Failure
 from qcore.execution.records import Job, Outcome
 from qcore.message import check_body, short_repr
@@ -153,7 +153,7 @@ def call(run: Execution, guard: Guard = nullcontext, await_: Callable[[Any], Any
                 task.before_start(request.id, request.args, request.kwargs)
             body = task if overrides_call(task) else task.run
             value = body(*request.args, **request.kwargs)
-            if await_ is not None and asyncio.iscoroutine(value):
+            if await_ is not None and is_coroutine(value):
                 value = await_(value)
     except BaseException as exc:  # noqa: BLE001 - task code may raise anything; it decides the state only
         raised(run, exc)
@@ -169,12 +169,7 @@ async def acall(run: Execution, guard: Guard = nullcontext) -> None:
             if type(task).before_start is not Task.before_start:
                 task.before_start(request.id, request.args, request.kwargs)
             body = task if overrides_call(task) else task.run
-            if asyncio.iscoroutinefunction(task.run):
-                value = await body(*request.args, **request.kwargs)
-            else:
-                value = await asyncio.to_thread(body, *request.args, **request.kwargs)
-                if asyncio.iscoroutine(value):
-                    value = await value
+            value = await await_body(task.run, body, request.args, request.kwargs)
     except BaseException as exc:  # noqa: BLE001 - task code may raise anything; it decides the state only
         raised(run, exc)
     else:
