@@ -362,6 +362,19 @@ def test_beat_answers_ping_and_nothing_else(make_app: Make) -> None:
         thread.join(LONG)
 
 
+def test_beat_says_when_its_broker_has_no_remote_control(
+    make_app: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(None)
+    app.conf.broker_url = f"sqla+sqlite:///{tmp_path}/broker.db"
+    node = BeatNode(Service(app, scheduler_cls=Scheduler))
+
+    node.start()
+
+    assert "Remote control is off: the broker sqla+sqlite" in caplog.text
+    assert node._thread is None
+
+
 def test_a_beat_that_stalls_keeps_silent(make_app: Make) -> None:
     app = make_app(None)
     service = Service(app, scheduler_cls=Scheduler)

@@ -89,3 +89,36 @@ def test_a_transport_of_others_counts_as_able():
     assert can.broadcast
     assert can.priorities == YES
     assert can.has_exchange_type("headers")
+
+
+@pytest.fixture
+def sqs():
+    pytest.importorskip("botocore", reason="package missing: botocore")
+    return "SQS"
+
+
+def test_sqs_has_direct_exchanges_alone(sqs):
+    can = of(sqs)
+
+    assert can.exchange_types == {"direct"}
+    assert not can.broadcast
+    assert (can.priorities, can.delays) == (NO, False)
+
+
+def test_sqs_broadcasts_tasks_when_told_so_but_no_remote_control(sqs):
+    can = of(sqs, supports_fanout=True)
+
+    assert can.has_exchange_type("fanout")
+    assert not can.broadcast
+
+
+@pytest.mark.parametrize(
+    ("options", "redelivery"),
+    [
+        ({}, Redelivery(1800, "visibility_timeout")),
+        ({"visibility_timeout": 7200}, Redelivery(7200, "visibility_timeout")),
+        ({"predefined_queues": {"a": {"url": "https://sqs/a"}}}, None),  # AWS knows, we do not
+    ],
+)
+def test_sqs_delivers_again_what_is_held(sqs, options, redelivery):
+    assert of(sqs, **options).redelivery == redelivery

@@ -111,6 +111,16 @@ def test_nobody_answers_is_exit_code_69(project):
     assert "No nodes replied within time constraint" in run.stderr
 
 
+def test_remote_control_that_the_broker_lacks_ends_at_once_and_says_why(project):
+    run = project.run("-A", "proj", "-b", "sqla+sqlite:///broker.db", "status")
+
+    assert run.returncode == 69
+    assert (
+        "the broker sqla+sqlite:///broker.db cannot broadcast, which remote control needs: use Redis"
+        in run.stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

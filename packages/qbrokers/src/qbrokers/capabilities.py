@@ -105,8 +105,9 @@ def _exchange_types(transport: Any) -> frozenset[str]:
 
 def _fans_out_on_request(transport: Any, options: Mapping[str, Any]) -> bool:
     """SQS fans tasks out with the help of SNS, if told so. Remote control does not use that."""
-    switch = getattr(getattr(transport, "Channel", None), "supports_fanout", None)
-    return isinstance(switch, property) and bool(options.get("supports_fanout"))
+    switch = getattr(getattr(transport, "Channel", None), "supports_fanout", False)
+    is_computed = not isinstance(switch, bool)  # a descriptor, which looks at the option
+    return is_computed and bool(options.get("supports_fanout"))
 
 
 def _priorities(transport: Any) -> str:

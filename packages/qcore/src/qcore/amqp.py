@@ -208,6 +208,7 @@ class AMQP:
 
     def close(self) -> None:
         """Close the connections for publishing."""
+        self.__dict__.pop("gate", None)
         with contextlib.suppress(errors.OperationalError):
             if "producer" in self.__dict__:
                 self.__dict__.pop("producer").close()
