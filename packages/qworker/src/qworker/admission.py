@@ -76,9 +76,14 @@ class Admission:
             self.on_invalid_task(message, exc)
 
     def _came_before(self, message: Any, headers: Any) -> bool:
-        return isinstance(headers, dict) and bool(
-            headers.get(DELIVERY_COUNT) or LOST in headers or message.delivery_info.get("redelivered")
-        )
+        if not isinstance(headers, dict):
+            return False
+        if headers.get(DELIVERY_COUNT) or LOST in headers or message.delivery_info.get("redelivered"):
+            return True
+        telling = self.consumer.state.telling
+        if telling is not None:
+            telling.add(message.delivery_info.get("consumer_tag"))
+        return False
 
     def _dealt_with(self, message: Any, headers: dict[str, Any]) -> bool:
         """True when a message that came before does not run now: put aside, replaced, or a suspect that waits."""

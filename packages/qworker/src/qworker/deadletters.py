@@ -11,7 +11,8 @@ A delivery is *lost* when it ended with the death of the child or worker that ha
 | the worker, on any other transport | not at all: kombu's other transports lose, or just repeat, what it had |
 
 The flag does not tell why a message comes again. So a message that is returned cleanly is flagged once at most, and
-what this worker returned when its connection was lost is not counted when it comes here again.
+what this worker returned when its connection was lost is not counted when it comes here again. After a loss the flags
+are not counted at all until a message comes without: a RabbitMQ that has crashed flags everything it had.
 
 A channel of ours moves a message in one step. Elsewhere a copy is published before the message is acknowledged, so a
 crash in between leaves two, never none.
@@ -25,6 +26,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from qcore.edge import kombu
+from qworker.state import run_of
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
@@ -76,10 +78,12 @@ class DeadLetters:
             return recorded
         state = self.consumer.state
         task_id = message.headers.get("id")
-        if task_id in state.requests or task_id in state.unacknowledged:
+        if task_id in state.requests or run_of(message.headers) in state.unacknowledged:
             return recorded
         if task_id in state.returned:
             state.returned.discard(task_id)
+            return recorded
+        if state.telling is not None and message.delivery_info.get("consumer_tag") not in state.telling:
             return recorded
         return recorded + max(_number(message.headers, DELIVERY_COUNT), 1)
 

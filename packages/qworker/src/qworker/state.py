@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterator
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qworker.revoked import (
@@ -22,6 +23,46 @@ RESERVED = "reserved"
 SCHEDULED = "scheduled"
 ACTIVE = "active"
 
+UNACKNOWLEDGED_MAX = 20_000
+# As many acknowledgements can be on their way as the broker hands out messages without one; when it crashes, it
+# forgets those of the last seconds as well.
+RECENT_MAX = 10_000
+# Half-open connections are found out sooner.
+RECENT_SECONDS = 60.0
+
+Run = tuple[str, int, int]
+"""Task id, number of the retry, depth of the replacement: what tells the messages of one task id apart."""
+
+
+def run_of(headers: Mapping[str, Any]) -> Run:
+    """The run that a message with these headers asks for."""
+    return headers["id"], headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0
+
+
+class RecentRuns:
+    """Runs whose messages were acknowledged of late. Nobody tells whether an acknowledgement of AMQP has arrived.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    __slots__ = ("_clock", "_runs")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._runs: deque[tuple[float, Run]] = deque(maxlen=RECENT_MAX)
+
+    def add(self, headers: Mapping[str, Any]) -> None:
+        """The message of a run is acknowledged."""
+        self._runs.append((self._clock(), run_of(headers)))
+
+    def take(self) -> list[Run]:
+        """The runs whose acknowledgements may be lost with the connection; they are forgotten here."""
+        since = self._clock() - RECENT_SECONDS
+        runs = [run for moment, run in self._runs if moment >= since]
+        self._runs.clear()
+        return runs
+
 
 class WorkerState:
     """One instance per worker; touched by the loop's thread only, except `should_stop` and `should_terminate`.
@@ -32,9 +73,14 @@ class WorkerState:
         revoked: Ids that must not run.
         revoked_stamps: Stamp name -> values whose tasks must not run.
         successful: Ids of late-ack tasks that succeeded (for `worker_deduplicate_successful_tasks`).
-        unacknowledged: Ids that ended while their message could not be acknowledged, because its connection was
-            lost. Their redelivery is acknowledged without another run.
+        unacknowledged: Runs (see `run_of`) that ended while their message could not be acknowledged, because its
+            connection was lost. Their redelivery is acknowledged without another run.
+        acknowledged: Runs whose messages were acknowledged of late; None when the broker keeps what a connection has
+            acknowledged whatever becomes of that connection.
         returned: Ids of messages that went back because their connection was lost, while nothing had died.
+        telling: After a lost connection: consumer tags that have brought a message without the flag `redelivered`. The
+            flags before that may come from the loss, or from a crash of the broker, which flags the whole queue. None
+            before the first loss: every flag tells of a death.
         total: Task name -> number of tasks accepted.
         clock: The app's logical clock.
         should_stop: Exit code of a warm shutdown that is due, else None.
@@ -53,8 +99,10 @@ class WorkerState:
             maxlen=SUCCESSFUL_MAX if conf is None else conf.worker_successful_max,
             expires=SUCCESSFUL_EXPIRES_SECONDS if conf is None else conf.worker_successful_expires,
         )
-        self.unacknowledged = LimitedSet(maxlen=SUCCESSFUL_MAX, expires=SUCCESSFUL_EXPIRES_SECONDS)
+        self.unacknowledged = LimitedSet(maxlen=UNACKNOWLEDGED_MAX, expires=SUCCESSFUL_EXPIRES_SECONDS)
+        self.acknowledged: RecentRuns | None = None
         self.returned = LimitedSet(maxlen=SUCCESSFUL_MAX, expires=SUCCESSFUL_EXPIRES_SECONDS)
+        self.telling: set[Any] | None = None
         self.total: Counter[str] = Counter()
         self.processed = 0
         self.clock = clock

@@ -18,7 +18,7 @@ from qworker.consumer.redelivery import settle_redelivery
 from qworker.deadletters import LOST, DeadLetters, moves
 from qworker.limits import HeldRequests, TokenBucket
 from qworker.settlement import Settler
-from qworker.state import RESERVED, SCHEDULED
+from qworker.state import RESERVED, SCHEDULED, run_of
 from qworker.strategy import strategy_for
 from qworker.trials import Trials
 
@@ -96,6 +96,7 @@ class Consumer:
         self.generation = 0
         self.first_connection = True
         self.connected_at = 0.0
+        self.processed_before = 0
         self.short_lives = 0
         self.consuming = False
         self.broker_error: BaseException | None = None
@@ -331,8 +332,9 @@ class Consumer:
     def ack(self, request: Request) -> None:
         """Acknowledge the message of a request; called by the request."""
         message = request.message
+        state = self.state
         if not self._answerable(request):
-            self.state.unacknowledged.add(request.id)
+            state.unacknowledged.add(run_of(request.headers))
             return
         try:
             message.channel.basic_ack(message.delivery_tag)
@@ -340,7 +342,10 @@ class Consumer:
         except self.broker_errors as exc:
             # Raised at the end of the tick: from here it would get lost in the pool's loop.
             self.broker_error = exc
-            self.state.unacknowledged.add(request.id)
+            state.unacknowledged.add(run_of(request.headers))
+        else:
+            if state.acknowledged is not None:
+                state.acknowledged.add(request.headers)
 
     def ack_message(self, message: Any) -> None:
         """Acknowledge a message that has no request, now: what replaces it may kill this worker in the same tick."""

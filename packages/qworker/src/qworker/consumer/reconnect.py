@@ -20,6 +20,9 @@ RETRY_MAX_SECONDS = 10.0
 # A connection that is lost sooner is one that the broker does not let us use, for example as another worker has our
 # name. The first one may be chance; from the second one on there is a pause before the next.
 SHORT_LIFE_SECONDS = 2.0
+# One that brought tasks before it was lost is one that the broker lets us use.
+WORKED_STEP_SECONDS = 0.2
+WORKED_MAX_SECONDS = 1.0
 
 
 def run_until_stopped(c: Consumer) -> None:
@@ -65,8 +68,12 @@ def _lost(c: Consumer, exc: BaseException) -> None:
         exc,
     )
     c.generation += 1
+    c.state.telling = set()
     c.send_task_event = None
     c.consuming = False
+    if c.task_consumer is not None:
+        # What still comes while the steps stop could not be answered; it is delivered again.
+        c.task_consumer.on_message = _ignore
     drop_what_comes_again(c)
     c.blueprint.restart(c)
     close_quietly(c.connection)
@@ -75,10 +82,18 @@ def _lost(c: Consumer, exc: BaseException) -> None:
     _pause_after_short_lives(c)
 
 
+def _ignore(message: Any) -> None:
+    pass
+
+
 def _pause_after_short_lives(c: Consumer) -> None:
     c.short_lives = c.short_lives + 1 if time.monotonic() - c.connected_at < SHORT_LIFE_SECONDS else 0
     if c.short_lives > 1:
-        pause = min(RETRY_STEP_SECONDS * (c.short_lives - 1), RETRY_MAX_SECONDS)
+        worked = c.state.processed > c.processed_before
+        step, most = (
+            (WORKED_STEP_SECONDS, WORKED_MAX_SECONDS) if worked else (RETRY_STEP_SECONDS, RETRY_MAX_SECONDS)
+        )
+        pause = min(step * (c.short_lives - 1), most)
         logger.warning(
             "The last %d connections were lost at once; the next in %g seconds.", c.short_lives, pause
         )
@@ -89,6 +104,9 @@ def drop_what_comes_again(c: Consumer) -> None:
     """Forget requests of the lost connection that have not started: their messages are delivered again."""
     conf = c.app.conf
     c.trials.forget()
+    if c.state.acknowledged is not None:
+        for run in c.state.acknowledged.take():
+            c.state.unacknowledged.add(run)
     for request in list(c.state.by_tag.values()):
         if request.acknowledged or c._answerable(request):
             continue
@@ -159,6 +177,7 @@ def connect(c: Consumer) -> Any:
         else:
             c.first_connection = False
             c.connected_at = time.monotonic()
+            c.processed_before = c.state.processed
             return connection
 
 

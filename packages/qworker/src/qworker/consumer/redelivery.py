@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from qcore import states
+from qworker.state import run_of
 
 if TYPE_CHECKING:
     from qworker.consumer.consumer import Consumer
@@ -29,8 +30,9 @@ def settle_redelivery(c: Consumer, request: Request) -> bool:
             running.generation = request.generation
         logger.info("%s was delivered again while it runs here: it is not run twice.", request.humaninfo())
         return True
-    if request.id in c.state.unacknowledged:
-        c.state.unacknowledged.discard(request.id)
+    run = run_of(request.headers)
+    if run in c.state.unacknowledged:
+        c.state.unacknowledged.discard(run)
         request.acknowledge()
         logger.info(
             "%s was delivered again after it had ended here: it is not run twice.", request.humaninfo()

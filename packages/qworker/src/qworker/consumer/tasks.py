@@ -6,7 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from qworker import bootsteps
+from qworker.consumer.consumer import outlives_connection
 from qworker.consumer.prefetch import Prefetch
+from qworker.state import RecentRuns
 from qworker.strategy import strategy_for
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Tasks(bootsteps.StartStopStep):
             on_decode_error=c.on_decode_error,
             on_message=c.create_task_handler(),
         )
+        if c.state.acknowledged is None and not outlives_connection(channel):
+            c.state.acknowledged = RecentRuns()
         global_qos = uses_global_qos(c)
         c.prefetch = self.make_prefetch(c, global_qos)
         c.prefetch.apply()
