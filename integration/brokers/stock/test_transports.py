@@ -1,4 +1,4 @@
-"""Tasks through transports of kombu: memory, files, SQL."""
+"""Tasks through transports of kombu: memory, files, SQL, SQS."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import pytest
 from qcore import App
 from qworker.testing import start_worker
 
-# kombu's SQL models use a deprecated loader.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+# kombu's SQL models use a deprecated loader, and its HTTP client for SQS deprecated calls.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:DeprecationWarning",
+    "ignore:(socket_all|IOCTLFUNCTION) is deprecated:DeprecationWarning",
+)
 
 
-@pytest.fixture(params=["memory", "filesystem", "sqlalchemy"])
+@pytest.fixture(params=["memory", "filesystem", "sqlalchemy", "sqs"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     options: dict[str, Any] = {"polling_interval": 0.02}
     url = "memory://"
@@ -34,6 +37,9 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
         }
     elif request.param == "sqlalchemy":
         url, options = f"sqla+sqlite:///{tmp_path}/broker.db", {}
+    elif request.param == "sqs":
+        url = request.getfixturevalue("sqs_url")
+        options |= {"is_secure": False, "region": "us-east-1", "wait_time_seconds": 1}
     with App(
         "stock",
         broker=url,

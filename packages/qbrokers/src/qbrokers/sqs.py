@@ -1,0 +1,221 @@
+"""Amazon SQS: kombu's transport, with a receiving loop that goes on whatever SQS answers.
+
+kombu receives in a chain: each answer sets off the next question. Its chain ends for good, or ends the program, at the
+first answer that is none: an unreachable server, an error 5xx, a queue that was deleted, an expired token. Here every
+failure is logged and the question is asked again. Besides:
+
+* What a consumer holds stays invisible to others for as long as the program lives: it is renewed at a third of the
+  `visibility_timeout`. What a dead program held comes back when that is over.
+* `release` gives messages back at once.
+* A consumer whose prefetch count is used up goes on as soon as a message is acknowledged.
+* Questions without an answer are given up, so that a connection that was cut silently does not stop the consumer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+import pycurl
+from kombu.asynchronous.aws.ext import exceptions as aws_errors
+from kombu.asynchronous.http import get_client
+from kombu.transport import SQS
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10
+ANSWER_SECONDS = 20
+"""How much longer than the long poll an answer may take."""
+RETRY_MAX_SECONDS = 30.0
+BATCH_SIZE = 10
+"""Entries that SQS takes in one request."""
+
+BaseChannel: Any = SQS.Channel
+BaseTransport: Any = SQS.Transport
+promise: Any = SQS.promise  # type: ignore[attr-defined]
+
+
+class Channel(BaseChannel):  # type: ignore[misc]
+    """A channel whose consumers do not stop receiving."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._failures: dict[str, int] = {}
+        self._full: set[str] = set()
+        self._renewal: Any = None
+        super().__init__(*args, **kwargs)
+
+    # -- receiving in a hub
+
+    def basic_consume(self, *args: Any, **kwargs: Any) -> Any:
+        """Receive from a queue."""
+        if self.hub is not None and self.visibility_timeout and self._renewal is None:
+            self._renewal = self.hub.call_repeatedly(max(self.visibility_timeout / 3, 1.0), self.renew)
+        return super().basic_consume(*args, **kwargs)
+
+    def _schedule_queue(self, queue: str) -> None:
+        if queue not in self._active_queues:
+            return
+        if not self.qos.can_consume():
+            self._full.add(queue)
+            return
+        try:
+            self._ask(queue)
+        except Exception as exc:  # noqa: BLE001 - botocore: credentials, name resolution, creating the queue
+            self._ask_again(queue, exc)
+
+    def _ask(self, queue: str) -> None:
+        name = self.canonical_queue_name(queue)
+        url = self._new_queue(queue)
+        self.asynsqs(queue=name).receive_message(
+            name,
+            url,
+            number_messages=self._get_message_estimate(),
+            visibility_timeout=self.visibility_timeout,
+            wait_time_seconds=self.wait_time_seconds,
+            callback=promise(self._on_answer, (queue, url), on_error=partial(self._on_refusal, queue)),
+        )
+
+    def _on_answer(self, queue: str, url: str, answer: Any) -> None:
+        if not isinstance(answer, dict):  # kombu makes a list of a server error, and of no answer at all
+            self._ask_again(queue, "there was no answer, or the server has an error")
+            return
+        self._failures.pop(queue, None)
+        try:
+            taken = self._on_messages_ready(url, queue, answer)
+        except Exception as exc:  # noqa: BLE001 - what a message was handed to; its error has to reach the loop
+            self.hub.call_soon(partial(_raise, exc))
+            taken = 1
+        self._loop1(queue, taken)
+
+    def _on_refusal(self, queue: str, *args: Any) -> None:
+        # The queue may have been deleted: the next question makes sure that there is one.
+        self._queue_cache.pop(self.canonical_queue_name(queue), None)
+        self._ask_again(queue, args[-1])
+
+    def _ask_again(self, queue: str, why: object) -> None:
+        failures = self._failures[queue] = self._failures.get(queue, 0) + 1
+        pause = min(2.0 ** (failures - 1), RETRY_MAX_SECONDS)
+        logger.warning(
+            "Receiving from the SQS queue %s failed: %s. It is tried again in %g seconds.", queue, why, pause
+        )
+        self.hub.call_later(pause, self._schedule_queue, queue)
+
+    def _go_on(self) -> None:
+        while self._full and self.qos.can_consume():
+            self.hub.call_soon(self._schedule_queue, self._full.pop())
+
+    # -- answers
+
+    def basic_qos(self, *args: Any, **kwargs: Any) -> None:
+        """Set the prefetch count."""
+        super().basic_qos(*args, **kwargs)
+        self._go_on()
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Delete a message."""
+        super().basic_ack(delivery_tag, multiple)
+        self._go_on()
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Delete a message, or show it to others again after `wait_time_seconds`."""
+        super().basic_reject(delivery_tag, requeue)
+        self._go_on()
+
+    def release(self, tags: Iterable[str]) -> None:
+        """Show messages to other consumers at once."""
+        for tag in self._set_visibility(tags, 0):
+            self.qos.ack(tag)
+        self._go_on()
+
+    def renew(self) -> None:
+        """Keep what is held invisible to others for another `visibility_timeout`."""
+        self.qos._flush()
+        self._set_visibility(self.qos._delivered, self.visibility_timeout)
+
+    def _set_visibility(self, tags: Iterable[str], seconds: int) -> Sequence[str]:
+        """Set it for held messages; where SQS refuses, the earlier one stays in force.
+
+        Returns:
+            The tags.
+        """
+        tags = list(tags)
+        by_url: dict[str, list[str]] = {}
+        for tag in tags:
+            by_url.setdefault(self.qos.get(tag).delivery_info["sqs_queue"], []).append(tag)
+        for url, receipts in by_url.items():
+            for start in range(0, len(receipts), BATCH_SIZE):
+                self._change_visibility(url, receipts[start : start + BATCH_SIZE], seconds)
+        return tags
+
+    def _change_visibility(self, url: str, receipts: Sequence[str], seconds: int) -> None:
+        entries = [
+            {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+            for number, receipt in enumerate(receipts)
+        ]
+        try:
+            client = self.sqs(queue=self._predefined_name(url))
+            failed = client.change_message_visibility_batch(QueueUrl=url, Entries=entries).get("Failed", ())
+        except (aws_errors.BotoCoreError, aws_errors.ClientError) as exc:
+            failed = [{"Message": exc}] * len(receipts)
+        if failed:
+            logger.warning(
+                "SQS did not set the visibility of %d messages of %s: %s. %s",
+                len(failed),
+                url,
+                failed[0].get("Message"),
+                "They may run twice." if seconds else "They come again when the old one is over.",
+            )
+
+    def _predefined_name(self, url: str) -> str | None:
+        """The predefined queue of that URL; its client may have keys of its own."""
+        return next((name for name, queue in self.predefined_queues.items() if queue["url"] == url), None)
+
+    # -- what kombu does only in a hub, or not at all
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        try:
+            super()._put(queue, message, **kwargs)
+        except aws_errors.ClientError as exc:
+            if not exc.response["Error"]["Code"].endswith(("NonExistentQueue", "QueueDoesNotExist")):
+                raise
+            # It was deleted after this connection had seen it.
+            self._queue_cache.pop(self.canonical_queue_name(queue), None)
+            super()._put(queue, message, **kwargs)
+
+    def _delete_message(self, queue_name: str, message: Any) -> None:
+        self.sqs(queue=self.canonical_queue_name(queue_name)).delete_message(
+            QueueUrl=self._new_queue(queue_name), ReceiptHandle=message["ReceiptHandle"]
+        )
+
+    def _purge(self, queue: str) -> int:
+        size: int = self._size(queue)
+        self.sqs(queue=self.canonical_queue_name(queue)).purge_queue(QueueUrl=self._new_queue(queue))
+        return size
+
+    def close(self) -> None:
+        """Close the channel; what it holds is given back."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+        super().close()
+
+
+class Transport(BaseTransport):  # type: ignore[misc]
+    """Amazon SQS, for `sqs://`."""
+
+    Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Work in a kombu hub."""
+        wait = self.client.transport_options.get("wait_time_seconds", Channel.default_wait_time_seconds)
+        client: Any = get_client(loop)
+        # The handles keep these, and kombu sets no limits for a request.
+        for curl in client._curls:
+            curl.setopt(pycurl.CONNECTTIMEOUT, CONNECT_SECONDS)
+            curl.setopt(pycurl.TIMEOUT, int(wait) + ANSWER_SECONDS)
+
+
+def _raise(exc: Exception) -> NoReturn:
+    raise exc
