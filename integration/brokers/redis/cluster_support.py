@@ -11,7 +11,6 @@ import redis
 from redis.crc import key_slot
 from redis_support import Server, until
 
-TRANSPORT = "qbrokers.redis:ClusterTransport"
 NODE_TIMEOUT_SECONDS = 1.0
 
 NAMES = ["queue0", "queue1", "queue2", "queue3", "queue4", "queue5"]

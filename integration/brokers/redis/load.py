@@ -35,6 +35,7 @@ class Load:
     Args:
         connect: Makes a connection.
         queues: Names of the queues.
+        left: Counts the messages that wait or are held.
 
     Attributes:
         acknowledged: Messages whose publishing returned.
@@ -44,7 +45,7 @@ class Load:
         silences: Longest time without a delivery, by queue.
     """
 
-    def __init__(self, connect: Callable[[], Any], queues: list[str]) -> None:
+    def __init__(self, connect: Callable[[], Any], queues: list[str], left: Callable[[], int]) -> None:
         self.acknowledged: set[str] = set()
         self.uncertain: set[str] = set()
         self.deliveries: Counter[str] = Counter()
@@ -53,6 +54,7 @@ class Load:
         self.failures: list[BaseException] = []
         self._connect = connect
         self._queues = queues
+        self._left = left
         self._last: dict[str, float] = {}
         self._publishing = threading.Event()
         self._consuming = threading.Event()
@@ -60,7 +62,7 @@ class Load:
 
     @contextmanager
     def running(self, publishers: int = 2, consumers: int = 2) -> Iterator[Load]:
-        """Runs while the block runs; then publishing ends, and what is left is consumed until nothing comes."""
+        """Runs while the block runs; then publishing ends, and consuming when nothing waits and nothing is held."""
         makers = [(self._publish, number) for number in range(publishers)]
         takers = [(self._consume, number) for number in range(consumers)]
         self._threads = [
@@ -73,7 +75,7 @@ class Load:
             until(lambda: len(self.deliveries) > 50 or self.failures, 15)
             yield self
             self._publishing.set()
-            until(lambda: self.failures or not self.missing(), 30)
+            until(lambda: self.failures or not (self.missing() or self._left()), 30)
         finally:
             self._publishing.set()
             self._consuming.set()
@@ -81,6 +83,14 @@ class Load:
                 thread.join(30)
         assert not self.failures, self.failures[0]
         assert not any(thread.is_alive() for thread in self._threads)
+
+    def report(self, what: str) -> None:
+        """One line for those who run a test with `-s`."""
+        print(
+            f"{what}: {len(self.acknowledged)} published, {len(self.uncertain)} uncertain, lost connections "
+            f"{dict(self.losses)}, delivered twice {len(self.doubled())}, longest silence of a queue "
+            f"{max(self.silences.values(), default=0.0):.1f} s"
+        )
 
     def missing(self) -> set[str]:
         return self.acknowledged - set(self.deliveries)

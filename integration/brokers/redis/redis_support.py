@@ -81,8 +81,16 @@ class Server:
 
     def launch(self) -> None:
         """Start it without waiting until it answers."""
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", *self.arguments]
+        self._launch(command)
+
+    def launch_with(self, sentinel_configuration: Path) -> None:
+        """Start a Sentinel instead."""
+        self._launch([str(sentinel_configuration), "--sentinel"])
+
+    def _launch(self, arguments: list[str]) -> None:
+        command = ["redis-server", *arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def wait(self) -> None:

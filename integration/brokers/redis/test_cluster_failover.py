@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster_support import NAMES, TRANSPORT, Cluster
-from kombu import Connection
+from cluster_support import NAMES, Cluster
 from load import Load
-from redis_support import until
+
+from qcore.kombu_connection import BrokerConnection
 
 GRACEFUL_SECONDS = 5.0
 """How long a queue may be silent while its master hands over (the health check interval is four)."""
@@ -31,14 +31,9 @@ def cluster(tmp_path: Any) -> Iterator[Cluster]:
 def load_on(cluster: Cluster, **options: Any) -> Load:
     def connect() -> Any:
         settings = {"lease_seconds": 4, "socket_timeout": 3, **options}
-        return Connection(cluster.url, transport=TRANSPORT, transport_options=settings)
+        return BrokerConnection(cluster.url, transport_options=settings)
 
-    return Load(connect, NAMES)
-
-
-def is_done(cluster: Cluster) -> None:
-    until(lambda: cluster.held() == 0, 10)
-    assert cluster.waiting() == 0
+    return Load(connect, NAMES, lambda: cluster.held() + cluster.waiting())
 
 
 def test_graceful_failover_of_every_master_loses_and_doubles_nothing(cluster: Cluster) -> None:
@@ -47,11 +42,10 @@ def test_graceful_failover_of_every_master_loses_and_doubles_nothing(cluster: Cl
         for master in cluster.masters():
             cluster.fail_over(master)
             load.more_of(NAMES, GRACEFUL_SECONDS + 2)
-    print(len(load.acknowledged), len(load.uncertain), load.losses, load.silences)
+    load.report("cluster, graceful failover")
     assert not load.missing()
     assert not load.doubled()
     assert load.losses.total() == 0, "no connection is lost"
-    is_done(cluster)
 
 
 def test_a_killed_master_loses_nothing_that_a_replica_confirmed(cluster: Cluster) -> None:
@@ -61,9 +55,8 @@ def test_a_killed_master_loses_nothing_that_a_replica_confirmed(cluster: Cluster
         # Its replica has none: what it takes now is on one server only.
         others = [name for name in NAMES if cluster.master_of(name) is not cluster.master_of(NAMES[0])]
         load.more_of(others, KILLED_SECONDS)
-    print(len(load.acknowledged), len(load.uncertain), load.losses, load.silences, len(load.doubled()))
+    load.report("cluster, master killed")
     assert not load.missing()
-    is_done(cluster)
 
 
 def test_slots_that_move_key_by_key_lose_and_double_nothing(cluster: Cluster) -> None:
@@ -74,8 +67,7 @@ def test_slots_that_move_key_by_key_lose_and_double_nothing(cluster: Cluster) ->
             target = next(server for server in cluster.masters() if server is not source)
             assert cluster.move(name, target) >= 2
             load.more_of(NAMES, GRACEFUL_SECONDS)
-    print(len(load.acknowledged), len(load.uncertain), load.losses, load.silences)
+    load.report("cluster, slots moved")
     assert not load.missing()
     assert not load.doubled()
     assert load.losses["consumer"] == 0
-    is_done(cluster)
