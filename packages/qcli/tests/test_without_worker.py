@@ -96,6 +96,33 @@ def test_a_broker_that_is_away_is_named_without_its_password(project):
     assert "secret" not in run.stderr
 
 
+def test_a_broken_broker_ends_every_command_with_one_line(project):
+    broken = project.directory / "broken.db"
+    broken.write_bytes(b"no database at all, but long enough to have a header" * 100)
+    for words in (["status"], ["inspect", "ping"], ["purge", "-f"], ["dlq", "list"], ["call", "proj.add"]):
+        run = project.run("-A", "proj", "-b", f"sqlite:///{broken}", *words)
+
+        assert run.returncode == 69, words
+        assert "move the file" in run.stderr
+        assert len(run.stderr.splitlines()) == 1, words
+
+
+def test_errors_are_json_where_answers_are(project):
+    run = project.run("-A", "proj", "-b", "amqp://guest:secret@127.0.0.1:1//", "status", "--json")
+
+    assert run.returncode == 69
+    assert "127.0.0.1:1" in json.loads(run.stdout)["error"]
+    assert "secret" not in run.stdout
+
+
+def test_a_url_that_makes_no_sense_is_a_matter_of_configuration(project):
+    run = project.run("-A", "proj", "-b", "sqlite:///:memory:", "status")
+
+    assert run.returncode == 78
+    assert "memory://" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
 def test_an_unknown_broker_scheme_is_refused(project):
     run = project.run("-A", "proj", "-b", "rediss3://x", "status")
 

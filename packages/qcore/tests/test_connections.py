@@ -11,8 +11,8 @@ import pytest
 from kombu.exceptions import ConnectionLimitExceeded, LimitExceeded
 from kombu.transport import memory
 
-from qcore import connections
-from qcore.errors import ImproperlyConfigured
+from qcore import App, connections
+from qcore.errors import ImproperlyConfigured, OperationalError
 from qcore.settings import Settings
 
 needs_redis = pytest.mark.skipif(
@@ -207,6 +207,48 @@ def test_a_dead_broker_is_reported_at_once_and_by_name(dead_port):
     message = connections.connection_error_message(caught.value, connection)
     assert message.startswith(f"cannot reach the broker amqp://me:**@127.0.0.1:{dead_port}//: ")
     assert "refused" in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"broker_url": "sqlite:///:memory:"}, "names no file"),
+        ({"broker_url": "sqlite:///b.db?lease_secnds=3"}, "did you mean lease_seconds"),
+        ({"broker_url": "sqlite:///b.db", "broker_transport_options": {"lease_secnds": 3}}, "lease_seconds"),
+    ],
+)
+def test_what_a_transport_cannot_use_is_a_matter_of_the_settings(settings, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImproperlyConfigured, match=words):
+        connections.connection_for_write(make(**settings)).connect()
+
+
+@needs_redis
+@pytest.mark.parametrize("url", ["redis://h/x", "redis://h/-1"])
+def test_the_path_of_a_redis_url_is_a_number(url):
+    with pytest.raises(ImproperlyConfigured, match="database number"):
+        connections.connection_for_write(make(broker_url=url)).connect()
+
+
+@needs_redis
+def test_a_misspelt_transport_option_of_redis():
+    settings = make(broker_url="redis://h", broker_transport_options={"visibilty_timeout": 3})
+    with pytest.raises(ImproperlyConfigured, match="did you mean visibility_timeout"):
+        connections.connection_for_write(settings).connect()
+
+
+def test_options_of_the_transport_do_not_go_into_the_url():
+    with pytest.raises(ImproperlyConfigured, match="broker_transport_options"):
+        connections.connection_for_write(make(broker_url="amqp://h?confirm_publish=yes"))
+
+
+def test_a_broken_file_is_reported_as_the_broker(tmp_path):
+    path = tmp_path / "b.db"
+    path.write_bytes(b"no database at all, but long enough to have a header" * 100)
+    app = App("broken", broker=f"sqlite:///{path}", set_as_current=False)
+    with pytest.raises(OperationalError, match=r"cannot send to the broker .*b\.db.*move the file"):
+        app.send_task("nobody")
+    app.close()
 
 
 def test_each_server_is_tried_once(dead_port):

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
 import click
 
@@ -24,11 +26,19 @@ class Problem(click.ClickException):
     def __init__(self, message: str, exit_code: int = EX_FAILURE) -> None:
         super().__init__(message)
         self._exit_code = exit_code
+        context = click.get_current_context(silent=True)
+        self._as_json = bool(context is not None and context.params.get("as_json"))
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
         """What the process ends with."""
         return self._exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line, and with `--json` an object with the key `error` as well, where answers go."""
+        if self._as_json:
+            click.echo(json.dumps({"error": self.message}))
+        super().show(file)
 
 
 class UsageProblem(Problem):
@@ -71,7 +81,7 @@ def explained() -> Iterator[None]:
 
 
 def is_connection_error(exc: BaseException) -> bool:
-    """Whether `exc` says that a broker is away."""
-    from qcore import errors
+    """Whether `exc` says that a broker is away, or refuses to work."""
+    from qcore.connections import is_broker_error
 
-    return isinstance(exc, (errors.OperationalError, ConnectionError))
+    return is_broker_error(exc)

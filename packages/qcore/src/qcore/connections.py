@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from qbrokers.errors import QBrokersError
 from qcore.edge import kombu
 from qcore.embedded import EmbeddedDefault, embedded_default
-from qcore.errors import ImproperlyConfigured
+from qcore.errors import ImproperlyConfigured, OperationalError
 from qcore.utils.imports import symbol_by_name
 from qcore.utils.text import mask_url
 
@@ -31,6 +32,7 @@ __all__ = [
     "connection_pool",
     "describe",
     "embedded_default",
+    "is_broker_error",
     "producer_pool",
     "publishing_connection",
     "result_backend_url",
@@ -97,6 +99,13 @@ def describe(connection: Any) -> str:
 def connection_error_message(exc: BaseException, connection: Any) -> str:
     """`cannot reach the broker amqp://guest:**@localhost:5672//: [Errno 111] Connection refused`."""
     return f"cannot reach the broker {describe(connection)}: {str(exc) or type(exc).__name__}"
+
+
+def is_broker_error(exc: BaseException) -> bool:
+    """Whether `exc` says that a broker is away, or refuses to work."""
+    amqp = kombu("kombu.transport.pyamqp").Transport
+    known = (*amqp.connection_errors, *amqp.channel_errors, QBrokersError, ConnectionError, OperationalError)
+    return isinstance(exc, known)
 
 
 def broker_urls(conf: Any, direction: str = "write") -> list[str]:
@@ -168,6 +177,11 @@ def _connect(conf: Any, urls: list[str], options: dict[str, Any]) -> BrokerConne
         )
     except ValueError as exc:
         raise ImproperlyConfigured(f"broker URL {mask_url(urls[0])!r} is not usable: {exc}") from exc
+    except TypeError as exc:  # kombu takes what follows a "?" for arguments of its own
+        raise ImproperlyConfigured(
+            f"broker URL {mask_url(urls[0])!r} is not usable: an option after the ? is unknown ({exc}); options of "
+            "the transport belong in broker_transport_options"
+        ) from exc
     return connection
 
 

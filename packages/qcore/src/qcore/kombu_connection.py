@@ -96,6 +96,19 @@ class BrokerConnection(Connection):
             return None
         return self._connection if self.connected else self._open()
 
+    def create_transport(self) -> Any:
+        """The transport, not connected yet.
+
+        Raises:
+            ImproperlyConfigured: The URL, or a transport option, makes no sense.
+        """
+        try:
+            return super().create_transport()
+        except ValueError as exc:
+            raise ImproperlyConfigured(
+                f"the broker {mask_url(str(self.hostname))} is not usable: {exc}"
+            ) from exc
+
     def connect(self) -> Any:
         """Open the connection now; each of the servers is tried once."""
         return self._connection if self.connected else self._open()
@@ -111,6 +124,19 @@ class BrokerConnection(Connection):
                 self.maybe_switch_next()
                 if not tries:
                     raise
+
+    def _connection_factory(self) -> Any:
+        try:
+            return super()._connection_factory()
+        except ValueError as exc:  # what a transport says of a URL, or of an option, that makes no sense
+            raise ImproperlyConfigured(f"the broker {self.safe_uri()} is not usable: {exc}") from exc
+        except self.channel_errors as exc:
+            if isinstance(exc, self.recoverable_connection_errors):
+                raise
+            # There is no channel yet: this is how py-amqp says that the login was refused.
+            raise ConnectionError(
+                f"the login was refused; check user and password in broker_url ({exc})"
+            ) from exc
 
     def as_uri(  # type: ignore[override]
         self, include_password: bool = False, mask: str = "**", **more: Any

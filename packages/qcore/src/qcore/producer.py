@@ -317,6 +317,7 @@ class TaskProducer:
         intervals = policy.intervals()
         while True:
             recoverable: tuple[type[BaseException], ...] = (OSError,)
+            final: tuple[type[BaseException], ...] = ()
             try:
                 remaining = None if end is None else max(0.0, end - time.monotonic())
                 with self.pool.acquire(remaining) as link:
@@ -326,13 +327,14 @@ class TaskProducer:
                         *connection.recoverable_channel_errors,
                         OSError,
                     )
+                    final = tuple(connection.connection_errors)
                     link.send(messages)
                 return
             except Exception as exc:
                 wanted = (*recoverable, *(policy.retry_errors or ()), errors.OperationalError)
-                if not isinstance(exc, wanted):
+                if not isinstance(exc, (*wanted, *final)):
                     raise
-                if not self._again(intervals, end, policy, exc):
+                if not isinstance(exc, wanted) or not self._again(intervals, end, policy, exc):
                     raise errors.OperationalError(
                         f"cannot send to the broker {self._address()}: {exc or type(exc).__name__}"
                     ) from exc
