@@ -51,6 +51,7 @@ class Watched:
             sentinel.launch_with(configuration)
         for sentinel in self.sentinels:
             sentinel.wait()
+            _hurry(sentinel)
         until(lambda: all(self._sees_all(sentinel) for sentinel in self.sentinels), 20)
 
     def _sees_all(self, sentinel: Server) -> bool:
@@ -98,6 +99,14 @@ class Watched:
         old.kill()
         until(lambda: role(new) == "master", 30)
         return old, new
+
+
+def _hurry(sentinel: Server) -> None:
+    """Look, ask and tell more often than every ten seconds; Redis 7 can do that."""
+    try:
+        command(sentinel, "SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 400, "ASK-PERIOD", 300)
+    except redis.exceptions.ResponseError:
+        pass
 
 
 def _asked(sentinel: Server) -> bool:

@@ -14,6 +14,7 @@ except ImportError as exc:
 
 from qbrokers.redis.channel import Channel
 from qbrokers.redis.cluster import ClusterTransport
-from qbrokers.redis.transport import SentinelTransport, Transport
+from qbrokers.redis.sentinels import SentinelTransport
+from qbrokers.redis.transport import Transport
 
 __all__ = ["Channel", "ClusterTransport", "SentinelTransport", "Transport"]

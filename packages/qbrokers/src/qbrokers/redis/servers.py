@@ -33,6 +33,7 @@ class Server:
         parameters: Keyword arguments of such a connection.
         kind: redis-py's class of it.
         addresses: Servers of a cluster that are known from the URL.
+        master: Asks the Sentinels for the address of the master; None where there are none.
     """
 
     identity: str
@@ -41,6 +42,7 @@ class Server:
     parameters: dict[str, Any] = field(repr=False)
     kind: Any = None
     addresses: tuple[tuple[str, int], ...] = ()
+    master: Callable[[], Any] | None = None
 
     def at(self, host: str, port: int) -> Callable[[], Any]:
         """Maker of connections to another server with the same credentials."""
@@ -70,7 +72,8 @@ def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Ser
     Raises:
         BadBrokerURL: The option `master_name` is missing.
     """
-    if not options.master_name:
+    name = options.master_name
+    if not name:
         raise BadBrokerURL(
             "a sentinel:// broker needs the transport option master_name, the name of the group to use"
         )
@@ -85,11 +88,15 @@ def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Ser
         **shared,
         **({"ssl": True} if ssl else {}),
     )
-    pool = manager.master_for(
-        options.master_name, redis.Redis, redis_connect_func=_connect_to_master
-    ).connection_pool
+    pool = manager.master_for(name, redis.Redis, redis_connect_func=_connect_to_master).connection_pool
     identity = f"{options.master_name}@{sorted(addresses)}/{parameters['db']}"
-    return Server(identity, parameters["db"], pool.make_connection, parameters)
+    return Server(
+        identity,
+        parameters["db"],
+        pool.make_connection,
+        parameters,
+        master=lambda: manager.discover_master(name),
+    )
 
 
 def _connect_to_master(connection: Any) -> None:

@@ -22,7 +22,7 @@ from qbrokers.redis.keeper import KEEPERS, Keeper
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.options import Options
 from qbrokers.redis.publishing import Limits
-from qbrokers.redis.servers import DEFAULT_PORT, Server, sentinel_of, server_of
+from qbrokers.redis.servers import DEFAULT_PORT, Server, server_of
 from qbrokers.redis.session import Session
 from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, wait_readable
 
@@ -316,17 +316,6 @@ class Transport(BaseTransport):  # type: ignore[misc]
             timer.cancel()
         self._timers.clear()
         self._due_timer = None
-
-
-class SentinelTransport(Transport):
-    """Redis whose master Sentinels know: `sentinel://host:26379;sentinel://host2:26379/0`, option
-    `master_name`.
-    """
-
-    default_port = 26379
-
-    def server(self) -> Server:
-        return sentinel_of(self.client, self.options, self.default_port)
 
 
 class Waker:
