@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ETA_LOOK_SECONDS = 5.0
+"""How soon a worker sees that its wall clock was set, when it holds few tasks that wait for their `eta`."""
+ETA_LOOKS_PER_SECOND = 200
+ETA_EARLY_SECONDS = 0.01
+"""A timer may be early by so much."""
+
 
 class ConsumerBlueprint(bootsteps.Blueprint):
     """The steps of the consumer; all of them are restarted with the connection."""
@@ -285,13 +291,19 @@ class Consumer:
         self.hold_prefetch()
         delay = max((request.eta or 0.0) - time.time(), 0.0)
         self.gate.note_held(delay)
-        self.eta_entries[request.tag] = self.timer.call_after(delay, self._on_eta, (request,), priority=6)
+        self._look_after(delay, request)
+
+    def _look_after(self, delay: float, request: Request) -> None:
+        # The wall clock may be set meanwhile, so a request is looked at again and again, all of them together
+        # some hundred times a second at most.
+        seconds = min(delay, ETA_LOOK_SECONDS + len(self.eta_entries) / ETA_LOOKS_PER_SECOND)
+        self.eta_entries[request.tag] = self.timer.call_after(seconds, self._on_eta, (request,), priority=6)
 
     def _on_eta(self, request: Request) -> None:
         self.eta_entries.pop(request.tag, None)
         left = (request.eta or 0.0) - time.time()
-        if left > 1.0:  # the wall clock was set back meanwhile
-            self.eta_entries[request.tag] = self.timer.call_after(left, self._on_eta, (request,), priority=6)
+        if left > ETA_EARLY_SECONDS:
+            self._look_after(left, request)
             return
         self.release_prefetch()
         request.phase = RESERVED
