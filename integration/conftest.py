@@ -89,6 +89,12 @@ def memcached_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
+def faketime_library(request: pytest.FixtureRequest) -> str:
+    """Path of the library that sets the clock of a process which is started with it."""
+    return server_url(request, "faketime")
+
+
+@pytest.fixture(scope="session")
 def test_prefix(request: pytest.FixtureRequest) -> str:
     """A name that no other run uses: for keys, queues, nodes."""
     return os.environ.get(PREFIX_VARIABLE) or request.config.stash[SERVERS].label

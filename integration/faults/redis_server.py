@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -11,14 +13,20 @@ from servers.process import find_binary, free_port
 
 
 class RedisServer:
-    """Redis on a free loopback port; every write is on disk before its reply.
+    """Redis on a free loopback port.
 
     Args:
         directory: Where its data live.
+        environment: Further environment variables of the process.
+        durable: Every write is on disk before its reply; otherwise nothing is.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str] | None = None, *, durable: bool = True
+    ) -> None:
+        self._appendonly = "yes" if durable else "no"
         self.directory = directory
+        self.environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,11 +50,15 @@ class RedisServer:
             "--save",
             "",
             "--appendonly",
-            "yes",
+            self._appendonly,
             "--appendfsync",
             "always",
+            "--auto-aof-rewrite-percentage",
+            "0",
         ]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 30
         while not self._answers():
             assert self._process.poll() is None, f"redis-server ended with {self._process.returncode}"

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from servers import debian
 from servers.contract import Server, Unavailable
+from servers.faketime import Faketime
 from servers.mariadb import MariaDB
 from servers.memcached import Memcached
 from servers.postgresql import PostgreSQL
 from servers.rabbitmq import RabbitMQ
 from servers.redis import Redis
 
-KINDS: tuple[type[Server], ...] = (Redis, RabbitMQ, PostgreSQL, MariaDB, Memcached)
+KINDS: tuple[type[Server], ...] = (Redis, RabbitMQ, PostgreSQL, MariaDB, Memcached, Faketime)
 NAMES = tuple(kind.name for kind in KINDS)
 PREFIX_VARIABLE = "Q_TEST_PREFIX"
 

@@ -396,20 +396,30 @@ class Keeper:
     def _renew(self, group: str, owners: set[str], long_held: set[str]) -> None:
         keys, options, wire = self._keys, self._options, self.wire(group)
         lease_ms, life_ms = int(options.lease_seconds * 1000), OWNERS_LIFE_SECONDS * 1000
+        passed_ms, renewal_ms = int(self._most_passed(group) * 1000), int(options.heartbeat * 1500)
         _, spare_ms, run_id, *dead = wire.run(
             RENEW,
             [keys.owners(group), keys.unacked_index(group)],
-            [lease_ms, life_ms, len(owners), *owners, *long_held],
+            [lease_ms, life_ms, passed_ms, renewal_ms, len(owners), *owners, *long_held],
         )
         if self._masters.setdefault(group, run_id) != run_id:
             self._masters[group] = run_id
             self._taken_over.add(group)
         if spare_ms:
-            # Not before every living owner had a lease's time to renew since the server came back.
+            # Not before every living owner had the time to renew since the server came back, or its clock was set.
             self._sweep_from[group] = max(self._sweep_from.get(group, 0.0), monotonic() + spare_ms / 1000)
         if self._may_sweep(group):
             for owner in dead:
                 recovery.put_back_of(wire, keys, group, owner.decode())
+
+    def _most_passed(self, group: str) -> float:
+        """Seconds that can have passed at most since anybody renewed. More, by the server's clock, means that
+        it was set.
+        """
+        room = self._options.lease_seconds - self._options.heartbeat
+        beaten = self._beaten.get(group)
+        # The first time nothing is known, and whoever has not renewed for longer is late himself.
+        return room if beaten is None else monotonic() - beaten + room / 4
 
     def _may_sweep(self, group: str) -> bool:
         return monotonic() >= self._sweep_from.get(group, 0.0)

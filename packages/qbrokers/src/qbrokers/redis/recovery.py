@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import time
 from typing import Any
 
 from qbrokers.redis import settling
@@ -80,13 +81,14 @@ def tags_of(wire: Link, keys: Keys, group: str, owner: str) -> list[str]:
 def put_back_stale(wire: Link, keys: Keys, group: str, timeout_seconds: float) -> int:
     """Put back what was taken longer ago than the visibility timeout, as stock consumers do.
 
-    Messages of living owners of ours are not concerned: their time is renewed with their lease.
+    Messages whose owner has a lease are not concerned, whatever a clock says: the lease decides.
 
     Returns:
         How many messages went back.
     """
     now = wire.call(b"TIME")
-    cutoff = int(now[0]) + int(now[1]) / 1e6 - timeout_seconds
+    # When one of the two clocks was set forward, the other one knows better.
+    cutoff = min(int(now[0]) + int(now[1]) / 1e6, time()) - timeout_seconds
     total = 0
     while True:
         found = wire.call(
@@ -95,10 +97,22 @@ def put_back_stale(wire: Link, keys: Keys, group: str, timeout_seconds: float) -
         if not found:
             break
         tags = [tag.decode() for tag in found]
-        total += settling.hand_back(wire, keys, group, tags, counted=True, cutoff=cutoff)
+        leased = _leased(wire, keys, group, tags)
+        if leased:
+            wire.call(
+                b"ZADD", keys.unacked_index(group), b"XX", *(part for tag in leased for part in (now[0], tag))
+            )
+        stale = [tag for tag in tags if tag not in leased]
+        total += settling.hand_back(wire, keys, group, stale, counted=True, cutoff=cutoff)
     if total:
         logger.warning("put back %d messages that were not finished within the visibility timeout", total)
     return total
+
+
+def _leased(wire: Link, keys: Keys, group: str, tags: list[str]) -> set[str]:
+    """Those of the tags whose owner is a consumer of ours that has a lease."""
+    scores = wire.call(b"ZMSCORE", keys.owners(group), *(tag.partition(":")[0] for tag in tags))
+    return {tag for tag, score in zip(tags, scores, strict=True) if score is not None}
 
 
 def number_of(tag: str) -> int:
