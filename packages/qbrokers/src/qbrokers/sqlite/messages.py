@@ -16,9 +16,14 @@ _PUT_READY = "INSERT INTO ready (queue_id, rank, id, deliveries) VALUES (?, ?, ?
 _PUT_DELAYED = "INSERT INTO delayed (queue_id, due, id, rank) VALUES (?, ?, ?, ?)"
 _DUE = (
     "INSERT INTO ready (queue_id, rank, id, deliveries)"
-    " SELECT queue_id, rank, id, 0 FROM delayed WHERE queue_id = ? AND due <= ?"
+    " SELECT queue_id, rank, id, 0 FROM delayed WHERE queue_id = ? AND due <= ? ORDER BY due, id LIMIT ?"
 )
-_NOT_DELAYED = "DELETE FROM delayed WHERE queue_id = ? AND due <= ?"
+_NOT_DELAYED = (
+    "DELETE FROM delayed WHERE (queue_id, due, id) IN"
+    " (SELECT queue_id, due, id FROM delayed WHERE queue_id = ? AND due <= ? ORDER BY due, id LIMIT ?)"
+)
+DUE_BATCH = 1000
+"""Most due messages that one claim moves: others wait for the write lock meanwhile."""
 _NEXT = (
     "SELECT r.rank, r.id, r.deliveries, m.expires, m.head, m.body"
     " FROM ready r JOIN message m ON m.id = r.id WHERE r.queue_id = ? ORDER BY r.rank, r.id LIMIT ?"
@@ -88,8 +93,8 @@ class Settlement:
 def claim(connection: sqlite3.Connection, owner_id: int, wish: Wish, now: float) -> list[Claim]:
     """Take the next messages of a queue; drop expired ones on the way."""
     queue_id = wish.queue_id
-    if connection.execute(_DUE, (queue_id, now)).rowcount:
-        connection.execute(_NOT_DELAYED, (queue_id, now))
+    if connection.execute(_DUE, (queue_id, now, DUE_BATCH)).rowcount:
+        connection.execute(_NOT_DELAYED, (queue_id, now, DUE_BATCH))
     claims: list[Claim] = []
     owned, dropped = [], []
     while len(claims) < wish.limit:
