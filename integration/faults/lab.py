@@ -14,7 +14,10 @@ from qcore import App
 app = App("lab", broker=os.environ["LAB_BROKER"] or None, backend=os.environ["LAB_BACKEND"] or None)
 app.conf.update(
     task_default_queue=os.environ["LAB_QUEUE"],
-    broker_transport_options={"lease_seconds": float(os.environ["LAB_LEASE"])},
+    broker_transport_options={
+        "lease_seconds": float(os.environ["LAB_LEASE"]),
+        **json.loads(os.environ.get("LAB_TRANSPORT", "{}")),
+    },
     broker_connection_retry_on_startup=True,
     **json.loads(os.environ["LAB_SETTINGS"]),
 )

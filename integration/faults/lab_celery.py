@@ -1,10 +1,10 @@
-"""The same queue and the same tasks for stock Celery; as a program, a client: `lab_celery.py FIRST LAST`."""
+"""The same queue and the same tasks for stock Celery."""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-import sys
 import time
 
 from celery import Celery
@@ -12,8 +12,10 @@ from celery import Celery
 app = Celery("lab", broker=os.environ["LAB_BROKER"], backend=os.environ["LAB_BACKEND"])
 app.conf.update(
     task_default_queue=os.environ["LAB_QUEUE"],
+    broker_transport_options=json.loads(os.environ.get("LAB_TRANSPORT", "{}")),
     broker_connection_retry_on_startup=True,
     worker_enable_remote_control=False,
+    result_backend_always_retry=True,  # else a result that cannot be stored makes the task a failed one
 )
 
 
@@ -28,11 +30,3 @@ def late(number: int, seconds: float = 0.0) -> int:
     finally:
         db.close()
     return number
-
-
-if __name__ == "__main__":
-    sent = [late.delay(number, seconds=0.01) for number in range(*map(int, sys.argv[1:3]))]
-    print("sent", flush=True)
-    for result in sent:
-        result.get(timeout=120)
-    print("all results", flush=True)
