@@ -154,8 +154,8 @@ def test_a_killed_workers_late_task_comes_back_after_the_visibility_timeout(
 
 
 def test_a_task_longer_than_the_visibility_timeout_runs_once(make_project: Callable[..., Project]) -> None:
-    project = make_project(visibility_timeout=2)
-    project.send("long", 5)
+    project = make_project(visibility_timeout=3)
+    project.send("long", 7)
     project.start_worker()
     project.wait_for("begin long")
     project.start_worker()
