@@ -38,6 +38,16 @@ BAD = {
     "an unknown content type": (b"??", "application/x-unknown", {"task": "lab.add", "id": "unknown-type"}),
     "an eta that is no time": (b"[[1, 2], {}, {}]", "application/json", {"task": "lab.add", "id": "e", "eta": "soon"}),
     "bytes that are no text": (b"\xff\xfe\x00", "application/json", {"task": "lab.add", "id": "bytes"}),
+    "stamps that are no object": (
+        b"[[1, 2], {}, {}]", "application/json", {"task": "lab.add", "id": "stamps", "stamps": "red"}
+    ),
+    "a number as names of stamps": (
+        b"[[1, 2], {}, {}]", "application/json", {"task": "lab.add", "id": "names", "stamped_headers": 5}
+    ),
+    "a body nested too deeply": (b"[" * 100_000 + b"]" * 100_000, "application/json", {"task": "lab.add", "id": "d"}),
+    "a compression that nobody knows": (
+        b"[[1, 2], {}, {}]", "application/json", {"task": "lab.add", "id": "zip", "compression": "application/x-nix"}
+    ),
     "limits that are words": (
         b"[[1, 2], {}, {}]", "application/json", {"task": "lab.add", "id": "lim", "timelimit": ["a", "b"]}
     ),

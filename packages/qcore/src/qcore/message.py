@@ -174,9 +174,18 @@ def check_headers(headers: Mapping[str, Any]) -> None:
         raise MalformedMessage(f"the header 'task' must be the name of a task, not {name!r}")
     if not isinstance(task_id, str) or not task_id:
         raise MalformedMessage(f"the header 'id' must be the id of the task, not {task_id!r}")
-    stamps = headers.get("stamps")
-    if stamps is not None and not isinstance(stamps, dict):
-        raise MalformedMessage(f"the header 'stamps' must be an object, not {stamps!r}")
+    check_stamps(headers)
+
+
+def check_stamps(headers: Mapping[str, Any]) -> None:
+    """Raise `MalformedMessage` when the stamps of a message cannot be used."""
+    stamps, names = headers.get("stamps"), headers.get("stamped_headers")
+    if stamps and not isinstance(stamps, dict):
+        raise MalformedMessage(f"the header 'stamps' must be an object, not {short_repr(stamps, 100)}")
+    if names and not (isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)):
+        raise MalformedMessage(
+            f"the header 'stamped_headers' must be a list of names, not {short_repr(names, 100)}"
+        )
 
 
 def from_protocol_1(

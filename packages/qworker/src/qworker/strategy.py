@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qcore import trace
-from qcore.message import MalformedMessage
+from qcore.message import MalformedMessage, check_stamps
 from qcore.signals import task_received
 from qworker import outcomes
 from qworker.request import Request, epoch_seconds
@@ -90,6 +90,8 @@ class TaskStrategy:
             task_id = headers.get("id")
             if task_id.__class__ is not str or not task_id:
                 raise MalformedMessage(f"the header 'id' must be the id of the task, not {task_id!r}")
+            if headers.get("stamps") or headers.get("stamped_headers"):
+                check_stamps(headers)
         now = time.time()
         request: Request = self.request_class(message, self, headers, body, now)
         eta = headers.get("eta")
