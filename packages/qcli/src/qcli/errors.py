@@ -59,6 +59,7 @@ class Unavailable(Problem):
 def explained() -> Iterator[None]:
     """Turn the errors that users meet into a `Problem`; anything else passes with its traceback."""
     from qcore import errors
+    from qcore.connections import refusal_of
 
     try:
         yield
@@ -76,7 +77,7 @@ def explained() -> Iterator[None]:
         raise Unavailable(f"the result store: {exc}") from exc
     except Exception as exc:
         if is_connection_error(exc):
-            raise Unavailable(f"the broker cannot be reached: {exc}") from exc
+            raise Unavailable(refusal_of(exc) or f"the broker cannot be reached: {exc}") from exc
         raise
 
 

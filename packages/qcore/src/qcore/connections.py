@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 _AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
 
+_REFUSALS = {
+    403: "give the user of broker_url this permission (rabbitmqctl set_permissions)",
+    406: "a queue or exchange of this name is there with other arguments: declare it alike (task_queues, "
+    "task_default_queue_type, task_queue_max_priority), use another name, or delete it on the broker when it is empty",
+}
+"""AMQP's code of an error of a channel -> what to do."""
+
 __all__ = [
     "EmbeddedDefault",
     "broker_urls",
@@ -35,6 +42,7 @@ __all__ = [
     "is_broker_error",
     "producer_pool",
     "publishing_connection",
+    "refusal_of",
     "result_backend_url",
 ]
 
@@ -106,6 +114,12 @@ def is_broker_error(exc: BaseException) -> bool:
     amqp = kombu("kombu.transport.pyamqp").Transport
     known = (*amqp.connection_errors, *amqp.channel_errors, QBrokersError, ConnectionError, OperationalError)
     return isinstance(exc, known)
+
+
+def refusal_of(exc: BaseException) -> str | None:
+    """What to do about an AMQP broker that will not do what was asked, however often; None for other errors."""
+    advice = _REFUSALS.get(getattr(exc, "code", None) or 0)
+    return None if advice is None else f"the broker refuses: {exc}; {advice}"
 
 
 def broker_urls(conf: Any, direction: str = "write") -> list[str]:

@@ -6,7 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from qcore.errors import OperationalError, WorkerShutdown
+from qcore.connections import refusal_of
+from qcore.errors import ImproperlyConfigured, OperationalError, WorkerShutdown
 from qworker import bootsteps
 from qworker.state import ACTIVE, SCHEDULED
 
@@ -62,11 +63,7 @@ def _lost(c: Consumer, exc: BaseException) -> None:
             exc,
         )
         raise exc
-    logger.warning(
-        "The connection to the broker was lost: %s: %s. The worker connects again; tasks that run go on.",
-        type(exc).__name__,
-        exc,
-    )
+    _tell(c, exc)
     c.generation += 1
     c.state.telling = set()
     c.send_task_event = None
@@ -80,6 +77,25 @@ def _lost(c: Consumer, exc: BaseException) -> None:
     c.connection = None
     c.broker_error = None
     _pause_after_short_lives(c)
+
+
+def _tell(c: Consumer, exc: BaseException) -> None:
+    """Say why the worker connects again.
+
+    Raises:
+        ImproperlyConfigured: the broker refuses what the worker needs, and did so from the start.
+    """
+    refusal = refusal_of(exc)
+    if refusal is None:
+        logger.warning(
+            "The connection to the broker was lost: %s: %s. The worker connects again; tasks that run go on.",
+            type(exc).__name__,
+            "a queue that it consumes was deleted" if type(exc).__name__ == "ConsumerCancelled" else exc,
+        )
+    elif c.on_ready is not None:
+        raise ImproperlyConfigured(refusal) from exc
+    else:
+        logger.error("%s. The worker tries again; tasks that run go on.", refusal[0].upper() + refusal[1:])
 
 
 def _ignore(message: Any) -> None:
