@@ -51,7 +51,6 @@ class Watched:
             sentinel.launch_with(configuration)
         for sentinel in self.sentinels:
             sentinel.wait()
-            _hurry(sentinel)
         until(lambda: all(self._sees_all(sentinel) for sentinel in self.sentinels), 20)
 
     def _sees_all(self, sentinel: Server) -> bool:
@@ -72,9 +71,10 @@ class Watched:
         return next(server for server in self.servers if server.running and role(server) == "master")
 
     def left(self) -> int:
-        """Messages in the books and in the queues of the master."""
+        """Messages in the books and in the queues of the master that the Sentinels name."""
         total = 0
-        with redis.Redis(port=self.master().port) as client:
+        _, port = command(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", GROUP)
+        with redis.Redis(port=int(port)) as client:
             for key in client.scan_iter():
                 if key == b"unacked":
                     total += client.hlen(key)
@@ -84,13 +84,13 @@ class Watched:
                     total += client.zcard(key)
         return total
 
-    def fail_over(self) -> Server:
-        """As an operator does; returns the new master once the old one follows it."""
+    def fail_over(self) -> tuple[Server, Server]:
+        """As an operator does; returns the old master, which goes on as one until it is told, and the new one."""
         old = self.master()
         new = next(server for server in self.servers if server is not old)
         until(lambda: _asked(self.sentinels[0]), 30)
-        until(lambda: role(new) == "master" and role(old) == "slave", 30)
-        return new
+        until(lambda: role(new) == "master", 30)
+        return old, new
 
     def kill_master(self) -> tuple[Server, Server]:
         """`kill -9`, and wait for the promotion; returns the killed one and the new master."""
@@ -99,14 +99,6 @@ class Watched:
         old.kill()
         until(lambda: role(new) == "master", 30)
         return old, new
-
-
-def _hurry(sentinel: Server) -> None:
-    """Look, ask and tell more often than every ten seconds; Redis 7 can do that."""
-    try:
-        command(sentinel, "SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 400, "ASK-PERIOD", 300)
-    except redis.exceptions.ResponseError:
-        pass
 
 
 def _asked(sentinel: Server) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import redis
 from attrs import field, frozen
 from kombu.utils.url import _parse_url
-from redis import sentinel
 
 from qbrokers.errors import BadBrokerURL
 from qbrokers.redis.bases import symbol_by_name
+from qbrokers.redis.masters import Sentinels
 from qbrokers.redis.options import Options
 
 DEFAULT_PORT = 6379
@@ -81,10 +81,10 @@ def sentinel_of(client: Any, options: Options, default_port: int = 26379) -> Ser
     addresses = _addresses(client, parameters, default_port)
     shared = {key: value for key, value in parameters.items() if key not in ("host", "port")}
     ssl = issubclass(connection_class, redis.SSLConnection)
-    manager = sentinel.Sentinel(
+    manager = Sentinels(
         addresses,
+        options.sentinel_kwargs or {},
         min_other_sentinels=options.min_other_sentinels,
-        sentinel_kwargs=dict(options.sentinel_kwargs or {}),
         **shared,
         **({"ssl": True} if ssl else {}),
     )
