@@ -12,7 +12,8 @@ class Proxy:
     """Carries connections from a free loopback port to a server.
 
     `freeze()` leaves connections open and carries nothing, as a half-open socket does; what arrives
-    meanwhile is carried after `thaw()`. `cut()` closes every connection; `refuse()` closes new ones, too,
+    meanwhile is carried after `thaw()`. `abandon()` does so for ever, and to the connections of this moment alone, as
+    a router does that has forgotten them. `cut()` closes every connection; `refuse()` closes new ones, too,
     until `accept()`.
 
     Args:
@@ -32,6 +33,7 @@ class Proxy:
         self._refusing = False
         self._holding = False
         self._held: list[tuple[socket.socket, bytes]] = []
+        self._abandoned: list[socket.socket] = []
         self._closing = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -47,6 +49,8 @@ class Proxy:
         self._closing = True
         self._thread.join(5)
         self.cut()
+        for end in self._abandoned:
+            end.close()
         self._listener.close()
         self._selector.close()
 
@@ -69,6 +73,13 @@ class Proxy:
             for end, data in held:
                 if end in self._peers:
                     end.sendall(data)
+
+    def abandon(self) -> None:
+        with self._lock:
+            for end in self._peers:
+                self._selector.unregister(end)
+            self._abandoned += self._peers
+            self._peers.clear()
 
     def cut(self) -> None:
         with self._lock:

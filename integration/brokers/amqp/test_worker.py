@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,109 @@ def test_cut_connections_lose_nothing(
     assert depth(project) == 0
 
 
-def test_retries_with_a_delay_all_end_on_a_quorum_queue(make_project: Callable[..., Project]) -> None:
-    project = make_project(task_default_queue_type="quorum")
+RETRYING = """
+
+@app.task(acks_late=True)
+def again(number):
+    trace(number)
+    if again.request.retries < 1:
+        raise again.retry(countdown=1 + number % 3)
+    return number
+"""
+
+
+def extend(project: Project, source: str) -> None:
+    with (project.directory / "lab.py").open("a") as file:
+        file.write(source)
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_two_hundred_retries_with_a_countdown_all_end(
+    make_project: Callable[..., Project], queue_type: str
+) -> None:
+    """Each is run, waits 1 to 3 s in the delay queues or the worker, and is run again (B10)."""
+    project = make_project(task_default_queue_type=queue_type)
+    extend(project, RETRYING)
+    worker = project.start_worker().wait_ready()
+    with project.app.bulk():
+        for number in range(200):
+            project.app.send_task("lab.again", (number,))
+    wait_until(lambda: len(project.effects()) >= 400, "the second runs", timeout=30)
+    worker.wait_idle()
+    assert Counter(project.effects()) == dict.fromkeys(range(200), 2)
+    assert depth(project) == depth_of_ladder(project) == 0
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_worker_holds_no_more_than_its_prefetch_count(
+    make_project: Callable[..., Project], queue_type: str
+) -> None:
+    """Two slots, two messages for each: the others stay in the queue, for other workers."""
+    project = make_project(task_default_queue_type=queue_type, worker_prefetch_multiplier=2)
     project.start_worker().wait_ready()
-    for number in range(40):
-        project.task("early").apply_async((number,), countdown=1 + number % 9)
-    project.wait_for_effects(40)
+    for number in range(20):
+        project.task("late_hold").delay(number, 3.0)
+    project.wait_for_effects(2)
+    wait_until(lambda: depth(project) <= 16, "the worker to be full")
+    with pytest.raises(AssertionError, match="did not happen"):
+        wait_until(lambda: depth(project) < 16, "more", timeout=1)
+    assert len(project.effects()) == 2
+
+
+def test_worker_runs_the_highest_priority_first(make_project: Callable[..., Project]) -> None:
+    project = make_project(task_queue_max_priority=9, worker_prefetch_multiplier=1)
+    order = [3, 9, 0, 6, 1, 8, 2, 7, 5, 4]
+    for number in order:
+        project.task("late").apply_async((number,), priority=number)
+    project.start_worker("-P", "solo")
+    project.wait_for_effects(10)
+    assert project.effects() == sorted(order, reverse=True)
+
+
+def test_priorities_do_no_harm_on_a_quorum_queue(make_project: Callable[..., Project]) -> None:
+    project = make_project(task_default_queue_type="quorum")
+    project.start_worker()
+    for number in range(10):
+        project.task("late").apply_async((number,), priority=number)
+    project.wait_for_effects(10)
     assert project.repeated() == 0
+
+
+def test_quorum_queue_counts_the_deliveries_that_a_killed_worker_lost(
+    make_project: Callable[..., Project], connect: Callable[..., Any]
+) -> None:
+    """Also deaths that nobody noted down: the flag of a classic queue tells of one at most."""
+    project = make_project(task_default_queue_type="quorum")
+    project.task("late_hold").delay(1, 60.0)
+    for death in range(1, 3):
+        connection = connect()
+        queue = project.app.amqp.queues[project.queue](connection.channel())
+        message = queue.get()
+        assert message.headers["x-delivery-count"] == death - 1
+        connection.connection.transport.close()
+        wait_until(lambda: depth(project) == 1, "the return of the message")
+    worker = project.start_worker().wait_ready()
+    project.wait_for_effects(1)
+    worker.kill_all()
+    # The worker has put a copy into its place that has its losses written down, and that it lost as well.
+    wait_until(lambda: depth(project) == 1, "the return of the message")
+    message = project.app.amqp.queues[project.queue](connect().channel()).get()
+    assert message.headers["x-lost-deliveries"] == 2
+    assert message.headers["x-delivery-count"] == 1
+    message.reject()
+    message.channel.flush()
+
+
+def test_worker_that_is_busy_in_its_loop_keeps_its_connection(make_project: Callable[..., Project]) -> None:
+    """A task in the pool `solo` takes longer than the server waits for a sign of life."""
+    project = make_project(broker_heartbeat=1)
+    worker = project.start_worker("-P", "solo").wait_ready()
+    project.task("late_hold").delay(1, 6.0)
+    project.task("late").delay(2)
+    project.wait_for_effects(2)
+    worker.wait_idle()
+    assert sorted(project.effects()) == [1, 2]
+    assert "was lost" not in worker.log
 
 
 def test_stock_client_and_our_consumer_share_a_queue(amqp_url: str, queue: Any) -> None:

@@ -14,6 +14,7 @@ BaseTransport: Any = pyamqp.Transport
 AmqpMessage: Any = amqp.Message
 
 Basic: Any = spec.Basic
+ChannelMethods: Any = spec.Channel
 stock_frame_writer: Any = method_framing.frame_writer
 
 ChannelError: Any = exceptions.ChannelError

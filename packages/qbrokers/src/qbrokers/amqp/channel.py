@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from qbrokers.amqp.bases import BaseChannel, Basic, ChannelError, RecoverableConnectionError
+from qbrokers.amqp.bases import BaseChannel, Basic, ChannelError, ChannelMethods, RecoverableConnectionError
 from qbrokers.amqp.batches import PublishBatch
 from qbrokers.amqp.confirming import Answered, Batch, Confirms, Returned
 from qbrokers.amqp.contract import Connection
@@ -248,6 +248,8 @@ class Channel(BaseChannel):  # type: ignore[misc]
         if connection.blocked and not connection.in_loop:
             self._wait_for(lambda: not connection.blocked, deadline, seconds)
         if confirm:
+            if connection.is_doubtful() and not connection.blocked:
+                self._prove_alive(seconds / 3)
             self.select_confirms()
         try:
             with connection.transport.having_timeout(seconds), connection.corked():
@@ -260,6 +262,15 @@ class Channel(BaseChannel):  # type: ignore[misc]
         if batch is not None:
             self._wait_for(lambda: not batch.open, deadline, seconds)
             self._judge(batch)
+
+    def _prove_alive(self, seconds: float) -> None:
+        """Ask something that the server answers at once, so that no message goes to a server that is gone.
+
+        Raises:
+            RecoverableConnectionError: It did not answer; nothing was published, and there is time for another try.
+        """
+        self.send_method(ChannelMethods.Flow, "b", (True,))
+        self.wait(ChannelMethods.FlowOk, timeout=seconds)
 
     def send_publish(
         self,

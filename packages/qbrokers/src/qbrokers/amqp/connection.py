@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from qbrokers.amqp import contract
 from qbrokers.amqp.bases import BaseConnection, RecoverableConnectionError
 from qbrokers.amqp.delaying import Delays
 from qbrokers.amqp.framing import FrameReader, corking_frame_writer
+from qbrokers.amqp.heart import FRAME, Heart, interval_for
 from qbrokers.amqp.options import Options
 from qbrokers.amqp.topology import Topology
 
@@ -48,9 +50,13 @@ class Connection(BaseConnection):  # type: ignore[misc]
         self._frames = FrameReader()
         self._closing_by: float | None = None
         self._last_read = 0.0
+        self._last_heard = self._last_beat = time.monotonic()
+        self._heart: Heart | None = None
+        self._loop: Any = None
         self._lock = threading.RLock()
         self._flusher = Flusher(self)
         self._pid = os.getpid()
+        kwargs["heartbeat"] = interval_for(kwargs.get("heartbeat") or 0, self.options.silence_seconds)
         super().__init__(*args, frame_writer=corking_frame_writer, **kwargs)
 
     # -- reading
@@ -96,6 +102,7 @@ class Connection(BaseConnection):  # type: ignore[misc]
         if not data:
             transport.connected = False
             raise ConnectionResetError("the broker has closed the connection")
+        self._last_heard = time.monotonic()
         self._frames.feed(data)
         return len(data)
 
@@ -122,6 +129,57 @@ class Connection(BaseConnection):  # type: ignore[misc]
         """For programs that only publish: look for what the server says, at most ten times a second."""
         if not self.in_loop and time.monotonic() - self._last_read > 0.1:
             self.read_available()
+
+    # -- heartbeats
+
+    def enter_loop(self, loop: Any) -> None:
+        """The program waits in a kombu hub from now on, for all its descriptors at once."""
+        self._loop = loop
+        self.in_loop = True
+        if self.heartbeat and self._heart is None:
+            self._heart = Heart(self)
+
+    def leave_loop(self) -> None:
+        """The program waits in `drain_events` from now on."""
+        self.in_loop = False
+        self._loop = None
+        heart, self._heart = self._heart, None
+        if heart is not None:
+            heart.stop()
+
+    def send_heartbeat_when_due(self) -> None:
+        """Send a heartbeat when the last one is older than half of the interval."""
+        now = time.monotonic()
+        if self.connected and now - self._last_beat >= self.heartbeat / 2:
+            self._last_beat = now
+            self.writer.write(FRAME)
+
+    def heartbeat_tick(self, rate: float = 2) -> None:
+        """Send a heartbeat when it is time, and see whether the server still sends; to be called again and again.
+
+        Raises:
+            RecoverableConnectionError: Nothing came for two intervals; the connection is closed.
+        """
+        if not self.heartbeat:
+            return
+        self.send_heartbeat_when_due()
+        silence = time.monotonic() - self._last_heard
+        if silence > 2 * self.heartbeat and not self._is_readable():
+            self.collect()
+            raise RecoverableConnectionError(
+                f"the broker has sent nothing for {silence:.0f} s, not even heartbeats"
+            )
+
+    def _is_readable(self) -> bool:
+        """Whether something came that nobody has read, as the program was busy with other things."""
+        poll = select.poll()
+        poll.register(self.transport.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def is_doubtful(self) -> bool:
+        """Whether the server may be gone for all we know: no heartbeats, and it was not heard for a while."""
+        limit = self.options.idle_check_seconds
+        return bool(limit) and not self.heartbeat and time.monotonic() - self._last_heard > limit
 
     # -- writing
 
@@ -235,6 +293,7 @@ class Connection(BaseConnection):  # type: ignore[misc]
 
     def collect(self) -> None:
         """Drop everything without a word to the server."""
+        self.leave_loop()
         if self._pid == os.getpid():  # a fork has no such thread, and perhaps its lock as it was
             self._flusher.stop()
         super().collect()

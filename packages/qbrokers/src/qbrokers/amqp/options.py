@@ -25,6 +25,10 @@ class Options:
         ack_delay_seconds: How long an acknowledgement may wait in a program that does not come back to wait.
         close_timeout: Seconds to wait for the server's goodbye.
         max_write_bytes: Frames are written in pieces of about this size.
+        silence_seconds: A server that sends nothing for so long, not even heartbeats, counts as gone; asks for
+            heartbeats more often than `heartbeat` says where need be. 0: two intervals of `heartbeat`.
+        idle_check_seconds: A connection without heartbeats that heard nothing for so long is tried before a message
+            goes out on it. 0: it is not.
     """
 
     confirm_publish: bool = True
@@ -35,6 +39,8 @@ class Options:
     ack_delay_seconds: float = 0.25
     close_timeout: float = 2.0
     max_write_bytes: int = 262144
+    silence_seconds: float = 8.0
+    idle_check_seconds: float = 4.0
 
     @classmethod
     def take(cls, given: dict[str, Any]) -> Options:

@@ -19,7 +19,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Work in a kombu hub: read what has arrived, and send the answers at the end of each tick."""
-        connection.in_loop = True
+        connection.enter_loop(loop)
         tick = self._tick = _Tick(connection, loop)
         loop.on_tick.add(tick)
         loop.add_reader(connection.sock, self.on_readable, connection, loop)
@@ -30,7 +30,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
         if tick is not None:
             loop.on_tick.discard(tick)
         if connection is not None:
-            connection.in_loop = False
+            connection.leave_loop()
             if connection.connected:
                 loop.remove_reader(connection.sock)
 
