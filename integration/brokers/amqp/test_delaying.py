@@ -112,6 +112,19 @@ def test_message_is_kept_by_its_consumer_where_the_delay_queues_are_off(connect:
     assert message.headers["eta"] == eta
 
 
+def test_call_that_waits_for_the_server_is_not_held_up_by_a_message_for_later(
+    connect: Connect, queue: Any
+) -> None:
+    """The delay queues are declared during the wait for the end of the consumer, which has then come and gone."""
+    channel = connect().channel()
+    eta = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    publish(channel, queue(channel), "later", headers={"eta": eta})
+    publish(channel, queue(channel), "now")
+    begun = time.monotonic()
+    collect(channel, [queue(channel)], 1)
+    assert time.monotonic() - begun < 5
+
+
 def test_program_that_acknowledges_all_up_to_a_message_leaves_those_for_later(
     connect: Connect, queue: Any
 ) -> None:

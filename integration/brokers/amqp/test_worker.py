@@ -193,6 +193,19 @@ def test_quorum_queue_counts_the_deliveries_that_a_killed_worker_lost(
     message.channel.flush()
 
 
+def test_many_suspects_are_tried_one_after_the_other_without_pauses(
+    make_project: Callable[..., Project],
+) -> None:
+    """Each trial waits for the broker several times; what comes during such a wait is worked on at once."""
+    project = make_project()
+    for number in range(200):
+        project.task("late").apply_async((number,), headers={"x-lost-deliveries": 4})
+    worker = project.start_worker().wait_ready()
+    project.wait_for_effects(200, timeout=8)
+    worker.wait_idle()
+    assert project.repeated() == 0
+
+
 def test_worker_that_is_busy_in_its_loop_keeps_its_connection(make_project: Callable[..., Project]) -> None:
     """A task in the pool `solo` takes longer than the server waits for a sign of life."""
     project = make_project(broker_heartbeat=1)

@@ -98,7 +98,9 @@ class Channel(BaseChannel):  # type: ignore[misc]
     def hand_out(self, delivered: Delivered) -> None:
         """Give a message to its consumer."""
         consumer_tag, tag, redelivered, exchange, routing_key, msg, queue = delivered
-        exchange, routing_key = self._alive().delays.origin(exchange, routing_key, queue, msg)
+        connection = self._alive()
+        connection.handed_out += 1
+        exchange, routing_key = connection.delays.origin(exchange, routing_key, queue, msg)
         super()._on_basic_deliver(consumer_tag, tag, redelivered, exchange, routing_key, msg)
 
     def _on_basic_cancel(self, consumer_tag: str) -> None:
@@ -313,6 +315,7 @@ class Channel(BaseChannel):  # type: ignore[misc]
             raise PublishTimeout(_too_late(connection, seconds)) from exc
         finally:
             connection.waiters -= 1
+            connection.waited()
 
     def _judge(self, batch: Batch) -> None:
         returned, self.confirms.returned = self.confirms.returned, []

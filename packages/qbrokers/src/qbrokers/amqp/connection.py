@@ -44,10 +44,13 @@ class Connection(BaseConnection):  # type: ignore[misc]
         """The server did not answer in time: no handshake at the end."""
         self.in_loop = False
         self.waiters = 0
-        """Callers that wait for a confirmation."""
+        """Callers that wait for a confirmation or another reply."""
+        self.handed_out = 0
+        """Messages that consumers were given."""
         self.silent = False
         """Set by channels when a frame is no event for the program."""
         self._frames = FrameReader()
+        self._seen = 0
         self._closing_by: float | None = None
         self._last_read = 0.0
         self._last_heard = self._last_beat = time.monotonic()
@@ -74,7 +77,10 @@ class Connection(BaseConnection):  # type: ignore[misc]
                 self.silent = False
                 if self.on_inbound_frame(frame) and (self.waiters or not self.silent):
                     return
+            seen, handed_out = self._seen, self.handed_out
             self.end_of_tick()
+            if self.handed_out != handed_out or (self.waiters and self._seen != seen):
+                return  # a wait in there has met what this one is for, or may have
             if self._frames.ready:
                 continue
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
@@ -83,7 +89,10 @@ class Connection(BaseConnection):  # type: ignore[misc]
     def _next_frame(self) -> tuple[int, int, bytes] | None:
         if self.channels is None:
             raise RecoverableConnectionError("the connection is closed")
-        return self._frames.next()
+        frame = self._frames.next()
+        if frame is not None:
+            self._seen += 1
+        return frame
 
     def _fill(self, timeout: float | None) -> int:
         transport = self.transport
@@ -234,6 +243,23 @@ class Connection(BaseConnection):  # type: ignore[misc]
                 method, callback, self.reply_seconds() if timeout is None else timeout, returns_tuple
             )
 
+    def waited(self) -> None:
+        """A wait for a reply is over: let the loop have one more turn at once.
+
+        Messages that came during the wait were handed out, perhaps after what runs at the end of a turn; and what was
+        read with the reply makes no descriptor readable any more.
+        """
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon(self._handle_the_rest)
+            waker = getattr(loop, "_waker", None)  # call_soon wakes the loop only for other threads
+            if waker is not None:
+                waker.wake()
+
+    def _handle_the_rest(self) -> None:
+        if self.connected:
+            self.handle_frames()
+
     def reply_seconds(self) -> float:
         """How long the server has for its next reply."""
         if self._closing_by is not None:
@@ -247,11 +273,15 @@ class Connection(BaseConnection):  # type: ignore[misc]
         Raises:
             RecoverableConnectionError: The server did not answer in time.
         """
+        self.waiters += 1
         try:
             yield
         except TimeoutError as exc:
             self.broken = True
             raise RecoverableConnectionError("the broker did not answer in time") from exc
+        finally:
+            self.waiters -= 1
+            self.waited()
 
     @property
     def saying_goodbye(self) -> bool:

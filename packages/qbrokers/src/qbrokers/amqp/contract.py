@@ -43,6 +43,7 @@ class Connection(Protocol):
     broken: bool
     in_loop: bool
     waiters: int
+    handed_out: int
     silent: bool
     bytes_sent: int
     channels: dict[int, Any] | None
@@ -64,6 +65,8 @@ class Connection(Protocol):
     def read_now_and_then(self) -> None: ...
 
     def is_doubtful(self) -> bool: ...
+
+    def waited(self) -> None: ...
 
     def reply_seconds(self) -> float: ...
 

@@ -57,8 +57,6 @@ class _Tick:
         if not connection.connected:
             self.loop.on_tick.discard(self)
             return
-        # A wait for a confirmation may have read more than it handled.
-        connection.handle_frames()
         connection.end_of_tick()
 
 
