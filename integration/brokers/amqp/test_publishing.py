@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -140,3 +142,45 @@ def test_batch_of_a_kombu_producer_is_published_at_its_end(connect: Connect, que
             producer.publish(number, routing_key=queue.name)
         assert depth(looking, queue.name) == 3
     assert [queue.get(no_ack=True).decode() for _ in range(5)] == list(range(5))
+
+
+WAYS = {
+    "delay": "for n in range(COUNT): task.delay(n)",
+    "bulk": "with app.bulk():\n    for n in range(COUNT): task.delay(n)",
+    "transient": "task.delivery_mode = 1\nwith app.bulk():\n    for n in range(COUNT): task.delay(n)",
+    "thread": "def run():\n    for n in range(COUNT): task.delay(n)\n"
+    "thread = threading.Thread(target=run); thread.start(); thread.join()",
+    "adelay": "async def run():\n    for n in range(COUNT): await task.adelay(n)\nasyncio.run(run())",
+}
+ENDS = {
+    "falls off": "",
+    "sys.exit": "sys.exit()",
+    "os._exit": "os._exit(0)",
+    "SIGKILL": "os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("way", "count"),
+    [("delay", 200), ("bulk", 5000), ("transient", 5000), ("thread", 200), ("adelay", 200)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_program_that_ends_at_once_has_published_all(
+    target: Target, queue: Any, channel: Any, way: str, count: int, end: str
+) -> None:
+    program = f"""
+import asyncio, os, sys, threading
+from qcore import App
+app = App("ends", broker={target.url!r})
+app.conf.task_default_queue = {queue.name!r}
+COUNT = {count}
+@app.task(ignore_result=True)
+def task(n): ...
+{WAYS[way]}
+{ENDS[end]}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == (-9 if end == "SIGKILL" else 0), done.stderr
+    # No wait: what the broker has confirmed is in the queue.
+    assert depth(channel, queue.name) == count

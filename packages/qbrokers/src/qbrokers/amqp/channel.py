@@ -206,7 +206,7 @@ class Channel(BaseChannel):  # type: ignore[misc]
         confirm_timeout: float | None = None,
         argsig: str = "Bssbb",
     ) -> None:
-        """Publish, and wait for the confirmation of a persistent or mandatory message.
+        """Publish, and wait for the confirmation of a task, and of a persistent or mandatory message.
 
         Raises:
             MessageReturned: It is mandatory and no queue takes it.
@@ -240,8 +240,7 @@ class Channel(BaseChannel):  # type: ignore[misc]
         deadline = time.monotonic() + seconds
         messages = [self._route(*message) for message in messages]
         confirm = connection.options.confirm_publish and (
-            mandatory
-            or any(msg.properties.get("delivery_mode", PERSISTENT) == PERSISTENT for msg, *_ in messages)
+            mandatory or any(_is_waited_for(msg) for msg, *_ in messages)
         )
         batch = Batch(len(messages)) if confirm else None
         if batch is None:
@@ -432,6 +431,14 @@ def _headers_of(msg: Any) -> dict[str, Any]:
     if headers is None:
         headers = msg.properties["application_headers"] = {}
     return headers  # type: ignore[no-any-return]
+
+
+def _is_waited_for(msg: Any) -> bool:
+    # A task that is transient dies with the broker, but not on its way there.
+    properties = msg.properties
+    if properties.get("delivery_mode", PERSISTENT) == PERSISTENT:
+        return True
+    return "task" in (properties.get("application_headers") or ())
 
 
 def _too_late(connection: Connection, seconds: float) -> str:

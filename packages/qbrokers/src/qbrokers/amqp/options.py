@@ -17,7 +17,7 @@ class Options:
     """What `transport_options` may hold besides the arguments of `amqp.Connection`.
 
     Attributes:
-        confirm_publish: Whether publishing waits until the broker has taken persistent and mandatory messages.
+        confirm_publish: Whether publishing waits until the broker has taken tasks, and what is persistent or mandatory.
         publish_timeout: Seconds publishing, and any reply of the server, may take.
         eta_hold_seconds: A message whose header `eta` lies further ahead goes back to the broker until then.
         native_delayed_delivery: Whether that, and the property `eta_timestamp`, use the delay queues.
