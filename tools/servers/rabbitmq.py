@@ -32,6 +32,9 @@ class RabbitMQ(Server):
         self._vhost: str | None = None
         self._process: OwnProcess | None = None
         self._epmd: OwnProcess | None = None
+        self._script = ""
+        self._directory = Path()
+        self._env: dict[str, str] = {}
 
     def answers(self, port: int) -> bool:
         """The server opens with a method frame (type 1) on channel 0 once it is ready for clients."""
@@ -57,7 +60,7 @@ class RabbitMQ(Server):
             _delete_vhost(vhost)
 
     def start(self, directory: Path) -> str:
-        script, epmd = _find_scripts()
+        self._script, epmd = _find_scripts()
         port, epmd_port = free_port(), free_port()
         self._epmd = OwnProcess([epmd, "-port", str(epmd_port), "-address", "127.0.0.1"], directory)
         node = f"q-test-{os.getpid()}-{port}@localhost"
@@ -65,7 +68,8 @@ class RabbitMQ(Server):
             f"listeners.tcp.default = 127.0.0.1:{port}\n{self._configuration}"
         )
         (directory / "enabled_plugins").write_text("[].\n")
-        env = {
+        self._directory = directory
+        self._env = {
             "HOME": str(directory),
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -81,13 +85,35 @@ class RabbitMQ(Server):
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
         }
-        self._process = OwnProcess([script], directory, env=env)
+        self._launch()
+        return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/%2F"
+
+    def _launch(self) -> None:
+        process = self._process = OwnProcess([self._script], self._directory, env=self._env)
+        port = int(self._env["RABBITMQ_NODE_PORT"])
         try:
-            self._process.wait_until(lambda: self.answers(port))
+            process.wait_until(lambda: self.answers(port))
         except Unavailable:
             self.stop()
             raise
-        return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/%2F"
+
+    def crash(self) -> None:
+        """SIGKILL to a server of our own."""
+        assert self._process is not None, "only a server of our own can be killed"
+        self._process.kill()
+
+    def start_again(self) -> None:
+        """Start a server of our own that has ended, on the same port and with its data."""
+        self._launch()
+
+    def control(self, *arguments: str) -> str:
+        """What `rabbitmqctl` says about a server of our own.
+
+        Raises:
+            Unavailable: It failed.
+        """
+        script = str(Path(self._script).with_name("rabbitmqctl"))
+        return run([script, "-q", *arguments], env=self._env, timeout_seconds=CONTROL_SECONDS)
 
     def stop(self) -> None:
         for process in (self._process, self._epmd):
