@@ -16,7 +16,7 @@ its last report at the latest, which is room for two runs of the tasks here (2 t
 the end of the tick that reads the report. Twice that, for a busy machine."""
 
 
-@pytest.mark.parametrize("broker", ["embedded", "redis"])
+@pytest.mark.parametrize("broker", ["embedded", "redis", "amqp"])
 def test_kills_at_random_moments(make_project: Callable[..., Project], broker: str) -> None:
     kill_at_random(make_project(broker, lease=1.5), count=500, kills=4, seed=7)
 
@@ -24,7 +24,7 @@ def test_kills_at_random_moments(make_project: Callable[..., Project], broker: s
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("broker", ["embedded", "redis"])
+@pytest.mark.parametrize("broker", ["embedded", "redis", "amqp"])
 def test_many_kills_at_random_moments(make_project: Callable[..., Project], broker: str, seed: int) -> None:
     kill_at_random(make_project(broker, lease=1.5), count=20_000, kills=30, seed=seed)
 
