@@ -220,3 +220,107 @@ def test_importing_the_package_imports_no_client_library() -> None:
         "sys.exit(any(name in sys.modules for name in ('kombu', 'redis', 'sqlite3')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+BAD_HEADS = {
+    "no JSON": "{[",
+    "a list that is too short": "[1]",
+    "nested too deeply": "[" * 20_000,
+    "headers that are a number": '["text/plain", "utf-8", 5, {}, "", "q"]',
+}
+
+
+@pytest.mark.parametrize("how", ["consume", "no_ack", "get"])
+def test_a_message_that_cannot_be_read_is_put_aside_and_the_next_is_served(
+    path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    with connect(path) as connection:
+        for number in range(len(BAD_HEADS) + 1):
+            publish(connection, number)
+        # A type object with an impossible value is something that anybody can send.
+        publish(connection, "typed", headers={"at": {"__type__": "datetime", "__value__": 5}})
+        publish(connection, "last")
+    with sqlite3.connect(path) as database:
+        ids = [id for (id,) in database.execute("SELECT id FROM message ORDER BY id")]
+        database.executemany(
+            "UPDATE message SET head = ? WHERE id = ?", zip(BAD_HEADS.values(), ids, strict=False)
+        )
+    database.close()
+
+    got: list[Any] = []
+    with connect(path) as connection:
+        if how == "get":
+            bound = queue()(connection.default_channel)
+            while (message := bound.get()) is not None:
+                got.append(message.payload)
+                message.ack()
+        else:
+
+            def receive(message: Any) -> None:
+                got.append(message.payload)
+                if how == "consume":
+                    message.ack()
+
+            with connection.Consumer([queue()], on_message=receive, no_ack=how == "no_ack"):
+                while len(got) < 2:
+                    connection.drain_events(timeout=10)
+        connection.default_channel.flush()
+        assert got == [len(BAD_HEADS), "last"]
+        assert (
+            connection.default_channel.queue_declare("q.dead", passive=True).message_count
+            == len(BAD_HEADS) + 1
+        )
+        assert connection.default_channel.queue_declare("q", passive=True).message_count == 0
+    assert caplog.text.count("Put aside in q.dead") == len(BAD_HEADS) + 1
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM claimed").fetchone() == (0,)
+        kept = {head for (head,) in database.execute("SELECT head FROM message")}
+    database.close()
+    assert kept >= set(BAD_HEADS.values())
+
+
+def test_a_priority_that_is_no_number_is_refused(path: Path) -> None:
+    with connect(path) as connection, pytest.raises(ValueError, match="number from 0 to 9, not 'high'"):
+        publish(connection, 1, priority="high")
+
+
+def test_a_truncated_file_is_reported(path: Path) -> None:
+    with connect(path) as connection:
+        for number in range(100):
+            publish(connection, "x" * 1000, priority=number % 10)
+    os.truncate(path, path.stat().st_size // 2)
+    with connect(path) as connection, pytest.raises(DatabaseCorrupt, match="recover"):
+        publish(connection, 1)
+
+
+def test_a_log_deleted_in_use_loses_nothing(path: Path) -> None:
+    """Other processes cannot use the file meanwhile, and get it whole when this one has closed it."""
+    with connect(path) as connection:
+        publish(connection, 1)
+        Path(f"{path}-wal").unlink()
+        publish(connection, 2)
+    with connect(path) as connection:
+        assert connection.default_channel.queue_purge("q") == 2
+
+
+def test_a_limit_of_the_file_size_stores_nothing_and_damages_nothing(path: Path) -> None:
+    program = (
+        "import resource, signal, kombu\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        f"connection = kombu.Connection('sqlite:///{path}', transport='qbrokers.sqlite:Transport')\n"
+        "stored = 0\n"
+        "try:\n"
+        "    while True:\n"
+        "        connection.Producer().publish('x' * 5000, routing_key='q')\n"
+        "        stored += 1\n"
+        "except connection.recoverable_connection_errors as error:\n"
+        "    print(stored, error)\n"
+        "connection.release()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    stored, _, text = done.stdout.partition(" ")
+    assert "check that the directory exists, its permissions, and the disk" in text
+    with connect(path) as connection:
+        assert connection.default_channel.queue_purge("q") == int(stored) > 0

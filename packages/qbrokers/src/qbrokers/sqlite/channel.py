@@ -13,7 +13,7 @@ from kombu.transport import base
 
 from qbrokers.batching import DEAD_LETTER_REASON_HEADER, DEAD_LETTER_SUFFIX, Publication
 
-from .codec import decode, encode
+from .codec import UNREADABLE, decode, encode
 from .messages import Addressed, Claim
 from .session import Session
 from .sharing import Subscription
@@ -193,13 +193,14 @@ class Channel(base.StdChannel):
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> KombuMessage | None:
         """Return the next message of a queue, or None."""
-        claim = self.connection.fetch_one(queue, no_ack)
-        if claim is None:
-            return None
-        tag = next(self.connection.delivery_tags)
-        if not no_ack:
-            self.remember(tag, claim.id)
-        return self.make_message(claim, tag, "")
+        while (claim := self.connection.fetch_one(queue, no_ack)) is not None:
+            tag = next(self.connection.delivery_tags)
+            if not no_ack:
+                self.remember(tag, claim.id)
+            message = self.open_message(queue, claim, tag, "")
+            if message is not None:
+                return message
+        return None
 
     def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
         """Limit the messages that this channel's consumers have unacknowledged; 0 means no limit."""
@@ -298,6 +299,15 @@ class Channel(base.StdChannel):
         """Consumers and messages belong to another process."""
         self._unacked.clear()
         self._tags.clear()
+
+    def open_message(self, queue: str, claim: Claim, tag: int, consumer_tag: str) -> KombuMessage | None:
+        """What a consumer gets; None when it cannot be read and was put aside."""
+        try:
+            return self.make_message(claim, tag, consumer_tag)
+        except UNREADABLE as error:
+            self.connection.put_aside(queue, claim, error)
+            self.forget(tag)
+            return None
 
     def make_message(self, claim: Claim, tag: int, consumer_tag: str) -> KombuMessage:
         """Build what a consumer gets."""

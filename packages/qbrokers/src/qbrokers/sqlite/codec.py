@@ -12,6 +12,9 @@ from qbrokers.batching import DELIVERY_COUNT_HEADER, ETA_PROPERTY
 
 MAX_PRIORITY = 9
 
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What `decode` raises when the text is not what `encode` writes, or has a type object with an impossible value."""
+
 
 class Row(NamedTuple):
     """What is stored of a message."""
@@ -28,6 +31,7 @@ def encode(message: dict[str, Any], exchange: str, routing_key: str) -> Row:
 
     Raises:
         TypeError: The body is neither text nor bytes, or a header cannot be written as JSON.
+        ValueError: The priority is no number.
     """
     properties = message["properties"]
     headers = message["headers"]
@@ -84,21 +88,26 @@ def decode(head: str, body: bytes, tag: int, consumer_tag: str, earlier_deliveri
 
 
 def with_headers(head: str, changes: Mapping[str, Any]) -> str:
-    """Return `head` with headers set, or removed where the value is None."""
-    parts = jsoncodec.decode(head)
-    for name, value in changes.items():
-        if value is None:
-            parts[2].pop(name, None)
-        else:
-            parts[2][name] = value
-    return jsoncodec.encode(parts).decode()
+    """Return `head` with headers set, or removed where the value is None; what cannot be read stays as it is."""
+    try:
+        parts = jsoncodec.decode(head)
+        for name, value in changes.items():
+            if value is None:
+                parts[2].pop(name, None)
+            else:
+                parts[2][name] = value
+        return jsoncodec.encode(parts).decode()
+    except UNREADABLE:
+        return head
 
 
 def _rank(priority: Any) -> int:
     try:
         return MAX_PRIORITY - max(0, min(int(priority or 0), MAX_PRIORITY))
-    except (TypeError, ValueError):
-        return MAX_PRIORITY
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"the priority of a message must be a number from 0 to {MAX_PRIORITY}, not {priority!r}"
+        ) from None
 
 
 def _due(properties: dict[str, Any], headers: dict[str, Any]) -> float:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from qbrokers.batching import DEAD_LETTER_SUFFIX
 from qbrokers.errors import BrokerUnavailable, LeaseLost, QBrokersError
 
 from . import forks
@@ -192,11 +193,22 @@ class Session:
             if not self._inbox:
                 return False
             subscription, tag, claim = self._inbox.popleft()
+            message = subscription.channel.open_message(subscription.queue, claim, tag, subscription.tag)
+            if message is None:
+                return True
             if subscription.no_ack:
                 # Only now: what nobody has seen when the consumer leaves goes back to the queue.
                 self._done.append(claim.id)
-        subscription.callback(subscription.channel.make_message(claim, tag, subscription.tag))
+        subscription.callback(message)
         return True
+
+    def put_aside(self, queue: str, claim: Claim, why: Exception) -> None:
+        """Put a message aside that cannot be read; the next ones must not wait behind it."""
+        logger.error(
+            "Put aside in %s%s: message %d of the queue %s cannot be read (%s); it is in the table `message` of %s",
+            *(queue, DEAD_LETTER_SUFFIX, claim.id, queue, why, self.options.path),
+        )
+        self.store.put_aside(self._joined().id, claim, queue)
 
     def fetch(self) -> bool:
         """Write what is settled, claim what fits; return whether there is something to deliver."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from amqp.exceptions import NotFound, PreconditionFailed
 
+from qbrokers.batching import DEAD_LETTER_SUFFIX
 from qbrokers.errors import LeaseLost
 
 from . import peers, topology
@@ -242,6 +243,14 @@ class Store:
             row = Row(rank, 0.0, expires, with_headers(head, headers), body)
             tokens = self._put_all(connection, [Addressed(row, "", name + suffix)])
             settle(connection, owner_id, Settlement(done=[message_id]))
+        self._bells.ring(tokens)
+
+    def put_aside(self, owner_id: int, claim: Claim, queue: str) -> None:
+        """Move a claimed message that nobody can read to the end of the queue `<queue>.dead`, as it is."""
+        with self._transaction() as connection:
+            row = Row(0, 0.0, None, claim.head, claim.body)
+            tokens = self._put_all(connection, [Addressed(row, "", queue + DEAD_LETTER_SUFFIX)])
+            settle(connection, owner_id, Settlement(done=[claim.id]))
         self._bells.ring(tokens)
 
     # -- owners
