@@ -14,7 +14,7 @@ from urllib.parse import quote
 from qbrokers.errors import QBrokersError
 from qcore.edge import kombu
 from qcore.embedded import EmbeddedDefault, embedded_default
-from qcore.errors import ImproperlyConfigured, OperationalError
+from qcore.errors import ImproperlyConfigured
 from qcore.utils.imports import symbol_by_name
 from qcore.utils.text import mask_url
 
@@ -112,8 +112,8 @@ def connection_error_message(exc: BaseException, connection: Any) -> str:
 def is_broker_error(exc: BaseException) -> bool:
     """Whether `exc` says that a broker is away, or refuses to work."""
     amqp = kombu("kombu.transport.pyamqp").Transport
-    known = (*amqp.connection_errors, *amqp.channel_errors, QBrokersError, ConnectionError, OperationalError)
-    return isinstance(exc, known)
+    general = (QBrokersError, ConnectionError, kombu("kombu.exceptions").OperationalError)
+    return isinstance(exc, (*general, *amqp.connection_errors, *amqp.channel_errors))
 
 
 def refusal_of(exc: BaseException) -> str | None:
