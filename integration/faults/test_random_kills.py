@@ -16,8 +16,8 @@ its last report at the latest, which is room for two runs of the tasks here (2 t
 the end of the tick that reads the report. Twice that, for a busy machine.
 
 RabbitMQ delivers again all that a dead worker had not acknowledged, which is what it had prefetched, too: that has not
-run, so the bound is the same. The next worker replaces such a message by a copy that counts the loss, and acknowledges it
-after that; killed between the two it leaves both, of one message, which the bound has room for."""
+run, so the bound is the same. The next worker replaces such a message by a copy that counts the loss, and then
+acknowledges it; killed between the two it leaves both, of one message, which the bound has room for."""
 
 
 @pytest.mark.parametrize("broker", ["embedded", "redis", "amqp"])
