@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Cluster:
     Args:
         folder: Where the servers keep their data.
         masters: How many masters there are.
-        replicas: Whether each has a replica.
+        replicas: Whether each has a replica. Without, the masters keep their data on disk.
     """
 
     def __init__(self, folder: Path, masters: int = 3, *, replicas: bool = True) -> None:
@@ -33,7 +34,7 @@ class Cluster:
             self.servers.append(
                 Server(
                     place,
-                    *("--cluster-enabled", "yes", "--appendonly", "no"),
+                    *("--cluster-enabled", "yes", "--appendonly", "no" if replicas else "yes"),
                     *("--cluster-node-timeout", str(int(NODE_TIMEOUT_SECONDS * 1000))),
                     *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),
                 )
@@ -64,10 +65,21 @@ class Cluster:
             until(lambda name=name, replica=replica: _follow(replica, name), 10)  # type: ignore[misc]
         until(self.is_whole, 20)
 
+    def is_down(self) -> bool:
+        """Whether the servers that run take no commands, because a slot has no master."""
+        return not any(_is_sound(server) for server in self.servers if server.running)
+
     def is_whole(self) -> bool:
         """Whether every server that runs sees a sound cluster, and every replica that runs is in step."""
         running = [server for server in self.servers if server.running]
         return all(_is_sound(server) and _is_in_step(server) for server in running)
+
+    def mend(self) -> None:
+        """Start again what was killed."""
+        for server in self.servers:
+            if not server.running:
+                server.start()
+        until(self.is_whole, 30)
 
     def kill(self) -> None:
         for server in self.servers:
@@ -121,6 +133,17 @@ class Cluster:
         for server in (target, source, *self.masters()):
             command(server, "CLUSTER", "SETSLOT", slot, "NODE", name)
         return moved
+
+    def reshard(self, slots: int) -> None:
+        """Move so many slots from one master to another, as an operator does."""
+        source, target, *_ = self.masters()
+        ends = ["--cluster-from", command(source, "CLUSTER", "MYID")]
+        ends += ["--cluster-to", command(target, "CLUSTER", "MYID")]
+        words = ["--cluster", "reshard", f"127.0.0.1:{source.port}", *ends, "--cluster-slots", str(slots)]
+        done = subprocess.run(
+            ["redis-cli", *words, "--cluster-yes"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-2000:]
 
     def held(self) -> int:
         """Messages in the books of all masters."""

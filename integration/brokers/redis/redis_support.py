@@ -15,6 +15,8 @@ import pytest
 import redis
 from kombu import Connection
 
+from qcore import App
+
 OURS = "qbrokers.redis:Transport"
 
 
@@ -108,6 +110,12 @@ class Server:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def app_connection(url: str, **options: Any) -> Any:
+    """A connection as an app opens it: the URL may name several servers."""
+    app = App("connecting", broker=url, set_as_current=False)
+    return app.connection_for_read(transport_options=options)
 
 
 def free_port() -> int:

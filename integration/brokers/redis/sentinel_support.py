@@ -7,9 +7,7 @@ from typing import Any
 
 import redis
 from cluster_support import command, role
-from redis_support import Server, until
-
-from qcore.kombu_connection import BrokerConnection
+from redis_support import Server, app_connection, until
 
 GROUP = "group"
 DOWN_AFTER_SECONDS = 0.5
@@ -65,7 +63,7 @@ class Watched:
     def connect(self, **options: Any) -> Any:
         url = ";".join(f"sentinel://127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         settings = {"master_name": GROUP, "lease_seconds": 4, "socket_timeout": 3, **options}
-        return BrokerConnection(url, transport_options=settings)
+        return app_connection(url, **settings)
 
     def master(self) -> Server:
         return next(server for server in self.servers if server.running and role(server) == "master")

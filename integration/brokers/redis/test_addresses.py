@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection, Consumer, Producer, Queue
-from redis_support import OURS, Server, drain, free_port, until
+from redis_support import OURS, Server, app_connection, drain, free_port, until
 
 from qbrokers.redis.wire import CONNECTION_ERRORS
 from qcore.kombu_connection import BrokerConnection
@@ -166,6 +166,13 @@ def test_sentinel_finds_the_master_and_its_successor(sentinel: tuple[int, Server
 def test_a_sentinel_address_needs_the_name_of_the_group() -> None:
     with pytest.raises(ValueError, match="master_name"):
         Connection("redis://127.0.0.1:1/0", transport="qbrokers.redis:SentinelTransport").connect()
+
+
+def test_a_cluster_none_of_whose_servers_is_there_is_named() -> None:
+    ports = [free_port(), free_port()]
+    url = ";".join(f"rediscluster://127.0.0.1:{port}" for port in ports)
+    with pytest.raises(CONNECTION_ERRORS, match=str(ports[0])):
+        app_connection(url).connect()
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

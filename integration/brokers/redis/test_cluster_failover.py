@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster_support import NAMES, Cluster
 from load import Load
-
-from qcore.kombu_connection import BrokerConnection
+from redis_support import app_connection, until
 
 GRACEFUL_SECONDS = 5.0
 """How long a queue may be silent while its master hands over (the health check interval is four)."""
@@ -18,9 +19,9 @@ KILLED_SECONDS = 12.0
 """The same when the master was killed: a node timeout, the election, and opening connections again."""
 
 
-@pytest.fixture
-def cluster(tmp_path: Any) -> Iterator[Cluster]:
-    made = Cluster(tmp_path)
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         made.start()
         yield made
@@ -28,10 +29,17 @@ def cluster(tmp_path: Any) -> Iterator[Cluster]:
         made.kill()
 
 
+@pytest.fixture
+def cluster(started: Cluster) -> Cluster:
+    """All its servers run, whatever the test before has done to them."""
+    started.mend()
+    return started
+
+
 def load_on(cluster: Cluster, **options: Any) -> Load:
     def connect() -> Any:
         settings = {"lease_seconds": 4, "socket_timeout": 3, **options}
-        return BrokerConnection(cluster.url, transport_options=settings)
+        return app_connection(cluster.url, **settings)
 
     return Load(connect, NAMES, lambda: cluster.held() + cluster.waiting())
 
@@ -68,6 +76,81 @@ def test_slots_that_move_key_by_key_lose_and_double_nothing(cluster: Cluster) ->
             assert cluster.move(name, target) >= 2
             load.more_of(NAMES, GRACEFUL_SECONDS)
     load.report("cluster, slots moved")
+    assert not load.missing()
+    assert not load.doubled()
+    assert load.losses["consumer"] == 0
+
+
+def test_a_cluster_that_is_down_is_waited_for(tmp_path: Path) -> None:
+    """A master without a replica is away: its slots are nobody's, and the other servers answer CLUSTERDOWN."""
+    cluster = Cluster(tmp_path, replicas=False)
+    load = load_on(cluster)
+    try:
+        cluster.start()
+        with load.running():
+            master = cluster.master_of(NAMES[0])
+            master.kill()
+            until(cluster.is_down, 10)
+            used, lost = time.process_time(), load.losses.total()
+            time.sleep(2)  # the time in which nothing shall spin
+            assert time.process_time() - used < 1
+            assert load.losses.total() - lost < 100
+            master.start()
+            load.more_of(NAMES, KILLED_SECONDS)
+        load.report("cluster, down for a while")
+    finally:
+        cluster.kill()
+    assert not load.missing()
+    assert not load.doubled()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_thirty_graceful_failovers_lose_and_double_nothing(cluster: Cluster) -> None:
+    load = load_on(cluster)
+    with load.running():
+        for round in range(30):
+            cluster.fail_over(cluster.master_of(NAMES[round % len(NAMES)]))
+            load.more_of(NAMES, GRACEFUL_SECONDS + 2)
+            until(cluster.is_whole, 30)
+    load.report("cluster, 30 graceful failovers")
+    assert not load.missing()
+    assert not load.doubled()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("replicas", [0, 1], ids=["not waiting", "waiting for replicas"])
+def test_twelve_killed_masters(cluster: Cluster, replicas: int) -> None:
+    load = load_on(cluster, wait_replicas=replicas)
+    with load.running():
+        for round in range(12):
+            master = cluster.master_of(NAMES[round % len(NAMES)])
+            cluster.kill_master(master)
+            load.more_of(NAMES, KILLED_SECONDS) if not replicas else load.more(50, KILLED_SECONDS)
+            master.start()
+            until(cluster.is_whole, 60)
+            load.more_of(NAMES, KILLED_SECONDS)
+            load.more(300, 60)
+    load.report(f"cluster, 12 masters killed, wait_replicas={replicas}")
+    # Without waiting, what the master took in its last milliseconds may be lost.
+    assert len(load.missing()) <= (0 if replicas else 12)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_slots_that_move_all_the_time(cluster: Cluster) -> None:
+    load = load_on(cluster)
+    with load.running():
+        for round in range(30):
+            name = NAMES[round % len(NAMES)]
+            source = cluster.master_of(name)
+            target = next(server for server in cluster.masters() if server is not source)
+            cluster.move(name, target, pause_seconds=0.1 if round % 2 else 0.01)
+            load.more_of(NAMES, GRACEFUL_SECONDS)
+        cluster.reshard(2000)
+        load.more_of(NAMES, GRACEFUL_SECONDS)
+    load.report("cluster, 30 slots moved and 2000 by redis-cli")
     assert not load.missing()
     assert not load.doubled()
     assert load.losses["consumer"] == 0

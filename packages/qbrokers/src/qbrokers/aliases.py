@@ -15,6 +15,7 @@ NAMES = {
     "qredis": "qbrokers.redis:Transport",
     "qrediss": "qbrokers.redis:Transport",
     "qsentinel": "qbrokers.redis:SentinelTransport",
+    "rediscluster": "qbrokers.redis:ClusterTransport",
     "qrediscluster": "qbrokers.redis:ClusterTransport",
     "qamqp": "qbrokers.amqp:Transport",
     "qamqps": "qbrokers.amqp:SSLTransport",

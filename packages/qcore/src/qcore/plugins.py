@@ -23,7 +23,7 @@ _REQUIREMENT = re.compile(r"[\w.-]+")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
 
 _KNOWN: dict[str, dict[str, str]] = {
-    "qcore.brokers": dict.fromkeys(("redis", "rediss", "sentinel", "sqlite"), "qbrokers"),
+    "qcore.brokers": dict.fromkeys(("redis", "rediss", "sentinel", "rediscluster", "sqlite"), "qbrokers"),
     "qcore.backends": dict.fromkeys(
         ("redis", "rediss", "db", "database", "cache", "memcache", "filesystem", "file", "mongodb", "s3"),
         "qbackends",
