@@ -13,6 +13,8 @@ from redis.crc import key_slot
 from redis_support import Server, until
 
 NODE_TIMEOUT_SECONDS = 1.0
+MANUAL_FAILOVER_SECONDS = 6.0
+"""After five seconds a server gives a handover up when it did not come about."""
 
 NAMES = ["queue0", "queue1", "queue2", "queue3", "queue4", "queue5"]
 
@@ -109,8 +111,16 @@ class Cluster:
     def fail_over(self, master: Server) -> Server:
         """The graceful way: the replica of a master takes over when it has everything."""
         replica = self.replica_of(master)
-        command(replica, "CLUSTER", "FAILOVER")
-        until(lambda: role(replica) == "master" and role(master) == "slave", 10)
+        asked_at = 0.0
+
+        def done() -> bool:
+            nonlocal asked_at
+            if role(replica) != "master" and time.monotonic() - asked_at > MANUAL_FAILOVER_SECONDS:
+                asked_at = time.monotonic()
+                command(replica, "CLUSTER", "FAILOVER")
+            return role(replica) == "master" and role(master) == "slave"
+
+        until(done, 4 * MANUAL_FAILOVER_SECONDS)
         return replica
 
     def kill_master(self, master: Server) -> Server:

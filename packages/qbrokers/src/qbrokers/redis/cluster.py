@@ -123,7 +123,8 @@ class ClusterTransport(Transport):
         return session
 
     def intakes(self) -> list[Intake]:
-        return list(self._intakes.values())
+        """That which claimed longest ago first: whoever comes first may use up the prefetch count."""
+        return sorted(self._intakes.values(), key=lambda intake: intake.claimed_at)
 
     def drop_intakes(self) -> None:
         self._intakes.clear()

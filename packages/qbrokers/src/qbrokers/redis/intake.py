@@ -71,6 +71,7 @@ class Intake:
         self._serves = serves
         self._subscribed: set[bytes] = set()
         self._refusal: Exception | None = None
+        self.claimed_at = 0.0
         self.turned_down = False
         """Whether a claim was turned down because its queues are, or will be, elsewhere."""
 
@@ -225,17 +226,16 @@ class Intake:
         handlers: list[Handler] = []
         if session.settlements:
             self._add_settlements(out, handlers)
-        if len(self._claimings) > 1:
-            # Whoever comes first may use up the prefetch count, so each comes first in turn.
-            first = next(iter(self._claimings))
-            self._claimings[first] = self._claimings.pop(first)
-        for claiming in self._claimings.values():
+        # Whoever comes first may use up the prefetch count, so those that claimed longest ago come first.
+        for name, claiming in tuple(self._claimings.items()):
             for command in claiming.taker.refreshing(now):
                 out.append(pack(command))
                 handlers.append(_ignore)
             wanted = claiming.wants(now)
             if wanted > 0:
                 self._add_claim(out, handlers, claiming, wanted)
+                self._claimings[name] = self._claimings.pop(name)
+                self.claimed_at = now
         if not out and not self._pending and now - self._heard_at > session.options.health_check_interval:
             out.append(b"*1\r\n$4\r\nPING\r\n")
             handlers.append(_ignore)

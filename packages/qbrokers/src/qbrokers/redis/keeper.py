@@ -95,7 +95,8 @@ class Keeper:
         self._stale_at = 0.0
         self._sweep_from: dict[str, float] = {}
         self._masters: dict[str, bytes] = {}
-        self._taken_over: set[str] = set()
+        self._hurry = False
+        self._taken_over: dict[str, set[str] | None] = {}
         self._collect_at: float | None = None
         self._long_held: set[str] = set()
         self._waiting: dict[Session, Settlement] = {}
@@ -153,6 +154,7 @@ class Keeper:
                 self._orphans[tag] = (group, ref(message))
             self._settlements.extend(session.take_settlements())
             self._collect_at = monotonic() + 1.0
+            self._hurry = True
             self._start()
         self._wake.set()
 
@@ -304,21 +306,27 @@ class Keeper:
             logger.info("put back %d messages of a claim whose reply was lost", found)
 
     def _reconcile(self, turn: Turn) -> None:
-        """Compare the books of a server that has taken over with what this process holds for connections
-        that are gone; those take nothing more.
-        """
+        """Compare the books of a server that has taken over with what this process holds."""
         for group in tuple(self._taken_over):
-            if turn.attempt(group, partial(self._reconcile_group, group)):
-                self._taken_over.discard(group)
+            turn.attempt(group, partial(self._reconcile_group, group))
 
     def _reconcile_group(self, group: str) -> None:
-        orphans = dict(self._orphans)  # before the settlements: `settle` writes there first
-        known = set(orphans) | {settlement.tag for settlement in tuple(self._settlements)}
-        owners = {tag.partition(":")[0] for tag, (at, _) in orphans.items() if at == group}
-        owners -= {tag.partition(":")[0] for tag in self._tags_of_channels()}
-        owners -= {session.owner for session in self._snapshot(self._consuming)}
-        for owner in owners:
-            recovery.put_back_forgotten(self.wire(group), self._keys, group, owner, known)
+        held = {*self._orphans, *self._tags_of_channels()}
+        sessions = self._snapshot(self._consuming)
+        noted = (self._settlements, *(session.settlements for session in sessions))
+        known = held | {settlement.tag for each in noted for settlement in tuple(each)}
+        # An owner that still takes messages has lost no connection.
+        owners = {tag.partition(":")[0] for tag in held} - {session.owner for session in sessions}
+        wire, keys = self.wire(group), self._keys
+        found = {tag for owner in owners for tag in recovery.tags_of(wire, keys, group, owner)} - known
+        before = self._taken_over[group]
+        if before is None and found:
+            # One of them may be on its way to be settled just now; the next look will tell.
+            self._taken_over[group] = found
+            return
+        if before is not None:
+            recovery.put_back_forgotten(wire, keys, group, found & before)
+        del self._taken_over[group]
 
     def _look_for_dropped(self, now: float) -> None:
         if not self._orphans:
@@ -374,7 +382,9 @@ class Keeper:
 
     def _beat(self, now: float, turn: Turn) -> None:
         beaten, heartbeat = self._beaten, self._options.heartbeat
-        due = [group for group in tuple(self._groups) if now >= beaten.get(group, -inf) + heartbeat]
+        # After a lost connection the server may be another one.
+        hurry, self._hurry = self._hurry, False
+        due = [group for group in tuple(self._groups) if hurry or now >= beaten.get(group, -inf) + heartbeat]
         if not due:
             return
         stood = max((now - beaten[group] for group in due if group in beaten), default=0.0)
@@ -386,6 +396,8 @@ class Keeper:
         for group in due:
             if turn.attempt(group, partial(self._renew, group, owners, long_held)):
                 beaten[group] = monotonic()
+            else:
+                self._hurry = True
         self._long_held = set(held)
         if stood > self._options.lease_seconds and not turn.failed:
             logger.warning(
@@ -404,7 +416,7 @@ class Keeper:
         )
         if self._masters.setdefault(group, run_id) != run_id:
             self._masters[group] = run_id
-            self._taken_over.add(group)
+            self._taken_over[group] = None
         if spare_ms:
             # Not before every living owner had the time to renew since the server came back, or its clock was set.
             self._sweep_from[group] = max(self._sweep_from.get(group, 0.0), monotonic() + spare_ms / 1000)

@@ -39,8 +39,8 @@ def put_back_of(wire: Link, keys: Keys, group: str, owner: str) -> int:
     return total
 
 
-def put_back_forgotten(wire: Link, keys: Keys, group: str, owner: str, known: set[str]) -> int:
-    """Put back what the books say an owner of this process holds, and the process does not know.
+def put_back_forgotten(wire: Link, keys: Keys, group: str, tags: set[str]) -> int:
+    """Put back what the books say this process holds, and the process does not know.
 
     A replica that became the master may have missed that a message was acknowledged, delayed or put aside.
     Nobody will do that again, so the message is delivered again.
@@ -48,17 +48,16 @@ def put_back_forgotten(wire: Link, keys: Keys, group: str, owner: str, known: se
     Args:
         wire: Connection to the server of the group.
         keys: Names.
-        group: Books to look in.
-        owner: Owner that takes nothing more.
-        known: Tags that are held, or on their way to be settled.
+        group: Books the tags are written in.
+        tags: What was forgotten.
 
     Returns:
         How many messages went back.
     """
-    forgotten = [tag for tag in tags_of(wire, keys, group, owner) if tag not in known]
+    ordered = sorted(tags, key=number_of)
     total = 0
-    for start in reversed(range(0, len(forgotten), BATCH)):
-        batch = forgotten[start : start + BATCH]
+    for start in reversed(range(0, len(ordered), BATCH)):
+        batch = ordered[start : start + BATCH]
         total += settling.hand_back(wire, keys, group, batch, counted=True)
     if total:
         logger.warning("put back %d messages whose end the new master has not heard of", total)
