@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sqlite3
@@ -324,3 +325,13 @@ def test_a_limit_of_the_file_size_stores_nothing_and_damages_nothing(path: Path)
     assert "check that the directory exists, its permissions, and the disk" in text
     with connect(path) as connection:
         assert connection.default_channel.queue_purge("q") == int(stored) > 0
+
+
+def test_a_connection_that_nobody_closed_closes_its_file(path: Path) -> None:
+    connection = connect(path)
+    publish(connection, 1)
+    file = connection.connection.store.database._connection
+    del connection
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        file.execute("SELECT 1")

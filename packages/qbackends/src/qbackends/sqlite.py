@@ -6,9 +6,11 @@ driver is used alone, as it starts faster and needs nothing installed.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,6 +22,8 @@ from qcore.errors import BackendGetMetaError, BackendStoreError, ImproperlyConfi
 
 from .relational import OpenChord, Part, RelationalBackend, Transaction
 from .rows import COLUMNS
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -70,6 +74,7 @@ class SQLiteBackend(RelationalBackend):
         }
         self._inherited: list[Any] = []
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         super().__init__(app, url)
         self._policy = self.retry_policy(RetryPolicy(max_retries=3, start=0.05, longest=1.0))
 
@@ -79,6 +84,7 @@ class SQLiteBackend(RelationalBackend):
             # A connection must not be used, nor closed, in a child of the process that made it.
             self._inherited.append(self._connection)
         self._connection = None
+        self._closing: weakref.finalize[..., Any] | None = None
         self._connection_lock = threading.RLock()
         self._own_writes = 0
 
@@ -119,12 +125,42 @@ class SQLiteBackend(RelationalBackend):
                 connection.execute(f'ALTER TABLE "{self._names["task"]}" ADD COLUMN {column} {kind}')
         connection.execute("COMMIT")
 
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is not None and self._identity != self._identify():
+            # What is written into a deleted file goes with it.
+            logger.warning(
+                "the result store %s was deleted or replaced; going on with the new file", self.path
+            )
+            self._disconnect()
+        if self._connection is None:
+            self._connection = self._connect()
+            self._identity = self._identify()
+            # A store that nobody refers to any more, because its app was dropped, closes its file.
+            self._closing = weakref.finalize(self, _close_in, os.getpid(), self._connection)
+            self._closing.atexit = False
+        return self._connection
+
+    def _identify(self) -> tuple[int, int] | None:
+        """Which file the path is now; None while there is none, or for memory."""
+        if self.path == ":memory:":
+            return None
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if self._closing is not None:
+            self._closing.detach()
+        if connection is not None:
+            connection.close()
+
     @contextmanager
     def transaction(self, write: bool) -> Iterator[Transaction]:
         with self._connection_lock:
-            if self._connection is None:
-                self._connection = self._connect()
-            connection = self._connection
+            connection = self._opened()
             if not write:
                 yield _Statements(connection, self._names)
                 return
@@ -148,7 +184,7 @@ class SQLiteBackend(RelationalBackend):
             return self._policy.call(attempt, _is_passing, f"{what} in {self.path}")
         except sqlite3.Error as exc:
             error = BackendStoreError if write else BackendGetMetaError
-            raise error(f"{what} in the result store {self.path!r} failed: {exc}") from exc
+            raise error(f"{what} in the result store {self.path!r} failed: {exc}{_advice(exc)}") from exc
 
     def _change_token(self) -> object:
         self._check_process()
@@ -161,11 +197,28 @@ class SQLiteBackend(RelationalBackend):
     def close(self) -> None:
         super().close()
         with self._connection_lock:
-            connection, self._connection = self._connection, None
-            if connection is not None and self.path != ":memory:":
-                connection.close()
-            elif connection is not None:
-                self._connection = connection  # closing would lose the results
+            if self.path != ":memory:":  # closing would lose the results
+                self._disconnect()
+
+
+_DAMAGED = "; move the file and its -wal and -shm companions away, or give another path"
+_ADVICE = {
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_FULL: "; free disk space",
+    sqlite3.SQLITE_READONLY: "; make the file and its directory writable for this user",
+    sqlite3.SQLITE_BUSY: "; another program holds its lock: a database browser, or a backup?",
+}
+
+
+def _advice(exc: sqlite3.Error) -> str:
+    return _ADVICE.get((getattr(exc, "sqlite_errorcode", 0) or 0) & 0xFF, "")
+
+
+def _close_in(pid: int, connection: sqlite3.Connection) -> None:
+    """Close a connection in the process that made it; elsewhere it must not be touched."""
+    if pid == os.getpid():
+        connection.close()
 
 
 class _Statements:
@@ -282,4 +335,9 @@ def _path_of(url: str) -> tuple[str, float | None]:
     path = unquote(path.removeprefix("/"))
     if not path or path == ":memory:":
         return ":memory:", None
-    return os.path.expanduser(path), None if timeout is None else float(timeout)
+    try:
+        return os.path.expanduser(path), None if timeout is None else float(timeout)
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"the timeout of the result store {url!r} must be a number of seconds, not {timeout!r}"
+        ) from None

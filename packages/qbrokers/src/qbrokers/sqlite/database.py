@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -56,6 +57,7 @@ class Database:
         self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
+        self._closing: weakref.finalize[..., Any] | None = None
         self._identity: tuple[int, int] | None = None
         forks.guard(self)
 
@@ -107,6 +109,8 @@ class Database:
         with self.lock:
             connection, self._connection = self._connection, None
             if connection is not None and self._pid == os.getpid():
+                if self._closing is not None:
+                    self._closing.detach()
                 connection.close()
 
     def vacuum_some(self, pages: int) -> None:
@@ -158,6 +162,9 @@ class Database:
         except sqlite3.Error as error:
             raise self._translated(error) from error
         self._connection, self._pid = connection, os.getpid()
+        # A broker connection that nobody refers to any more, because nobody closed it, closes its file.
+        self._closing = weakref.finalize(self, _close_in, self._pid, connection)
+        self._closing.atexit = False
         self._check_identity()
         return connection
 
@@ -227,3 +234,9 @@ class Database:
             # A new connection starts with clean caches.
             self.close()
         return kind(path, f"{error} [{getattr(error, 'sqlite_errorname', type(error).__name__)}]")
+
+
+def _close_in(pid: int, connection: sqlite3.Connection) -> None:
+    """Close a connection in the process that made it; elsewhere it must not be touched."""
+    if pid == os.getpid():
+        connection.close()
