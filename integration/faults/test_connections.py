@@ -123,7 +123,7 @@ def test_a_connection_to_rabbitmq_that_carries_nothing_is_given_up(through_proxy
     """What runs meanwhile is not run a second time when its message comes again."""
     with through_proxy("amqp") as (project, proxy):
         worker = project.start_worker().wait_ready()
-        project.task("late_hold").delay(1, 20.0)
+        project.task("late_hold").delay(1, 14.0)
         project.wait_for_effects(1)
         proxy.abandon()
         forgotten = time.monotonic()
