@@ -61,8 +61,10 @@ class Load:
         self._threads: list[threading.Thread] = []
 
     @contextmanager
-    def running(self, publishers: int = 2, consumers: int = 2) -> Iterator[Load]:
-        """Runs while the block runs; then publishing ends, and consuming when nothing waits and nothing is held."""
+    def running(self, publishers: int = 2, consumers: int = 2, lost: int = 0) -> Iterator[Load]:
+        """Runs while the block runs; then publishing ends, and consuming when nothing waits, nothing is held, and no
+        more than so many messages are lost.
+        """
         makers = [(self._publish, number) for number in range(publishers)]
         takers = [(self._consume, number) for number in range(consumers)]
         self._threads = [
@@ -75,7 +77,7 @@ class Load:
             until(lambda: len(self.deliveries) > 50 or self.failures, 15)
             yield self
             self._publishing.set()
-            until(lambda: self.failures or not (self.missing() or self._left()), 30)
+            until(lambda: self.failures or (len(self.missing()) <= lost and not self._left()), 30)
         finally:
             self._publishing.set()
             self._consuming.set()
@@ -88,8 +90,8 @@ class Load:
         """One line for those who run a test with `-s`."""
         print(
             f"{what}: {len(self.acknowledged)} published, {len(self.uncertain)} uncertain, lost connections "
-            f"{dict(self.losses)}, delivered twice {len(self.doubled())}, longest silence of a queue "
-            f"{max(self.silences.values(), default=0.0):.1f} s"
+            f"{dict(self.losses)}, lost {len(self.missing())}, delivered twice {len(self.doubled())}, longest "
+            f"silence of a queue {max(self.silences.values(), default=0.0):.1f} s"
         )
 
     def missing(self) -> set[str]:
