@@ -260,7 +260,7 @@ def _slice(timeout: float | None, heard: float) -> float:
 
 
 def _log_retry(exc: BaseException, interval: float) -> None:
-    logger.warning("Cannot reach the broker (%r): trying again in %s seconds", exc, interval)
+    logger.warning("Cannot reach the broker (%s): trying again in %s seconds", exc, interval)
 
 
 def _log_undecodable(message: Any, exc: BaseException) -> None:
