@@ -24,6 +24,8 @@ import bootstrap
 LOGS = bootstrap.HATCH_HOME / "logs"
 STEP_SECONDS = 1500.0
 CHECKS = ("lint", "layers", "dependencies", "types")
+LANES = ("faults", "brokers")
+"""Folders of integration tests that take about a third of the time each."""
 PYTHONS = ("3.11", "3.12", "3.13")
 NOTHING_COLLECTED = 5
 """Exit code of pytest."""
@@ -100,17 +102,20 @@ def plan(options: argparse.Namespace, rest: Sequence[str]) -> list[list[list[Ste
 def _integration(
     options: argparse.Namespace, paths: Sequence[str], given: Sequence[str]
 ) -> list[list[list[Step]]]:
-    """One stage with two lanes, since these tests wait a lot; one pytest when some were chosen."""
+    """One stage with three lanes, since these tests wait a lot; one pytest when some were chosen."""
     if options.fast:
         return []
     script = "integration-required" if options.require else "integration"
     if paths or given:
         return [[_tests(script, "integration", paths, given)]]
-    apart = ("integration/interop", "integration/faults")  # about half of the time
-    first = Step("interop, faults", ("run", f"test:{script}", *apart), aloud=True)
-    ignored = [word for folder in apart for word in ("--ignore", folder)]
-    others = Step("integration", ("run", f"test:{script}", "integration", *ignored), aloud=True)
-    return [[[others], [first]]]
+    ignored = [word for name in LANES for word in ("--ignore", f"integration/{name}")]
+    lanes = {name: [f"integration/{name}"] for name in LANES} | {"others": ["integration", *ignored]}
+    return [
+        [
+            [Step(f"integration {name}", ("run", f"test:{script}", *words), aloud=True)]
+            for name, words in lanes.items()
+        ]
+    ]
 
 
 def _tests(script: str, folder: str, paths: Sequence[str], given: Sequence[str]) -> list[Step]:
