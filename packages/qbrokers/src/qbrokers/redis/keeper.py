@@ -32,7 +32,7 @@ from weakref import ReferenceType, WeakSet, ref
 from qbrokers.redis import recovery, settling
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.options import Options
-from qbrokers.redis.scripts import RENEW
+from qbrokers.redis.scripts import RENEW, run
 from qbrokers.redis.servers import Server
 from qbrokers.redis.session import Session, send_settlements
 from qbrokers.redis.settling import Link, Settlement
@@ -409,7 +409,8 @@ class Keeper:
         keys, options, wire = self._keys, self._options, self.wire(group)
         lease_ms, life_ms = int(options.lease_seconds * 1000), OWNERS_LIFE_SECONDS * 1000
         passed_ms, renewal_ms = int(self._most_passed(group) * 1000), int(options.heartbeat * 1500)
-        _, spare_ms, run_id, *dead = wire.run(
+        _, spare_ms, run_id, *dead = run(
+            wire,
             RENEW,
             [keys.owners(group), keys.unacked_index(group)],
             [lease_ms, life_ms, passed_ms, renewal_ms, len(owners), *owners, *long_held],

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from redis import exceptions
 
 from qbrokers.redis.refusals import is_refused, refusal
-from qbrokers.redis.scripts import ALL, Script
+from qbrokers.redis.scripts import ALL
 from qbrokers.redis.servers import Server
 from qbrokers.redis.slots import Node, SlotMap
 from qbrokers.redis.wire import CONNECTION_ERRORS, Command, Wire
@@ -227,17 +227,6 @@ class Route:
                 if isinstance(reply, Exception):
                     raise reply
         return replies
-
-    def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        """Run a script, loading it when the server does not know it."""
-        command = (b"EVALSHA", script.sha, len(keys), *keys, *arguments)
-        try:
-            return self.call(*command)
-        except exceptions.ResponseError as exc:
-            if not str(exc).startswith("NOSCRIPT"):
-                raise
-        self.call(b"SCRIPT", b"LOAD", script.source)
-        return self.call(*command)
 
 
 def _load_scripts(wire: Wire) -> None:

@@ -11,7 +11,7 @@ from threading import RLock
 from typing import Any
 from uuid import uuid4
 
-from qbrokers.redis import settling
+from qbrokers.redis import scripts, settling
 from qbrokers.redis.errors import NotReplicated
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.options import Options
@@ -122,7 +122,7 @@ class Session:
     def run(self, group: str, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
         with self._lock:
             try:
-                return self.wire(group).run(script, keys, arguments)
+                return scripts.run(self.wire(group), script, keys, arguments)
             except CONNECTION_ERRORS:
                 self.lost = True
                 raise

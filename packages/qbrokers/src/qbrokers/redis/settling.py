@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from qbrokers import jsoncodec
 from qbrokers.redis import messages
 from qbrokers.redis.keys import Keys
-from qbrokers.redis.scripts import SETTLE, Script
+from qbrokers.redis.scripts import SETTLE, run
 from qbrokers.redis.wire import Command
 
 logger = logging.getLogger(__name__)
@@ -33,9 +33,6 @@ class Link(Protocol):
 
     def pipeline(self, commands: Sequence[Command], *, raise_errors: bool = True) -> list[Any]:
         """Send many commands in one round trip and return their replies."""
-
-    def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        """Run a script."""
 
 
 class Settlement(NamedTuple):
@@ -132,7 +129,7 @@ def hand_back(
         return 0
     guard = "" if cutoff is None else f"{cutoff:.3f}"
     script_keys, arguments = _move(moved, keys, group, dead_owner, guard)
-    return max(0, int(wire.run(SETTLE, script_keys, arguments)))
+    return max(0, int(run(wire, SETTLE, script_keys, arguments)))
 
 
 def _returns(wire: Link, keys: Keys, group: str, tag: str, entry: bytes, counted: bool) -> Settlement:

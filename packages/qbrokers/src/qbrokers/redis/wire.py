@@ -23,7 +23,6 @@ from redis import exceptions
 
 from qbrokers.redis import explaining
 from qbrokers.redis.explaining import MIN_VERSION_TEXT, explained, unopened
-from qbrokers.redis.scripts import Script
 
 Command = tuple[Any, ...]
 Push = hiredis.PushNotification
@@ -216,17 +215,6 @@ class Wire:
                 if isinstance(reply, Exception):
                     raise reply
         return received
-
-    def run(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        """Run a script, loading it when the server does not know it."""
-        command = (b"EVALSHA", script.sha, len(keys), *keys, *arguments)
-        try:
-            return self.call(*command)
-        except exceptions.ResponseError as exc:
-            if not str(exc).startswith("NOSCRIPT"):
-                raise
-        self.call(b"SCRIPT", b"LOAD", script.source)
-        return self.call(*command)
 
     def _reopen_if_closed(self) -> None:
         """A server or a firewall closes idle connections; noticed here, it costs nobody a lost command."""
