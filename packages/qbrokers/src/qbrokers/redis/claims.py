@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Protocol
 
-from qbrokers.redis.keeper import OWNERS_LIFE_SECONDS, Claim, Keeper
+from qbrokers.redis.keeper import Claim, Keeper
+from qbrokers.redis.leases import OWNERS_LIFE_SECONDS
 from qbrokers.redis.scripts import CLAIM
 from qbrokers.redis.session import Session
 from qbrokers.redis.wire import CONNECTION_ERRORS, Command, pack

@@ -7,8 +7,7 @@ be renewed all the same, so this is done by a thread with a connection of its ow
 * puts back what owners of dead processes held,
 * puts back what stock consumers left behind longer ago than the visibility timeout,
 * keeps the messages of a lost connection held, sends their acknowledgements, and puts a message back when
-  the program
-  has dropped it (nobody refers to it any more, so nobody can acknowledge it),
+  the program has dropped it (nobody refers to it any more, so nobody can acknowledge it),
 * counts what a claim took whose reply was lost, and puts it back,
 * sends settlements that a program noted and did not flush for a while.
 """
@@ -17,22 +16,20 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import random
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
-from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import ReferenceType, WeakSet, ref
 
 from qbrokers.redis import recovery, settling
 from qbrokers.redis.keys import Keys
+from qbrokers.redis.leases import Leases
 from qbrokers.redis.options import Options
-from qbrokers.redis.scripts import RENEW, run
 from qbrokers.redis.servers import Server
 from qbrokers.redis.session import Session, send_settlements
 from qbrokers.redis.settling import Link, Settlement
@@ -42,7 +39,6 @@ from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, Wire
 logger = logging.getLogger(__name__)
 
 FENCE_SECONDS = 3600
-OWNERS_LIFE_SECONDS = 7 * 86400
 STALE_INTERVAL_SECONDS = 60.0
 TICK_SECONDS = 0.25
 _BATCH = 100
@@ -91,14 +87,10 @@ class Keeper:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._wire = self.new_wire()
-        self._beaten: dict[str, float] = {}
+        self._leases = Leases(keys, options, self)
         self._stale_at = 0.0
-        self._sweep_from: dict[str, float] = {}
-        self._masters: dict[str, bytes] = {}
-        self._hurry = False
         self._taken_over: dict[str, set[str] | None] = {}
         self._collect_at: float | None = None
-        self._long_held: set[str] = set()
         self._waiting: dict[Session, Settlement] = {}
         self.version_checked = False
 
@@ -154,7 +146,7 @@ class Keeper:
                 self._orphans[tag] = (group, ref(message))
             self._settlements.extend(session.take_settlements())
             self._collect_at = monotonic() + 1.0
-            self._hurry = True
+            self._leases.hurry()
             self._start()
         self._wake.set()
 
@@ -207,8 +199,8 @@ class Keeper:
                     self._thread = None
                     self.close_wires()
                     self._stale_at = 0.0
-                    for known in (self._beaten, self._sweep_from, self._masters, self._taken_over):
-                        known.clear()
+                    self._leases.forget()
+                    self._taken_over.clear()
                     return
             try:
                 self._work()
@@ -242,17 +234,14 @@ class Keeper:
         now = monotonic()
         turn = Turn(self.place)
         # The leases first: nothing else may hold them up.
-        self._beat(now, turn)
+        self._leases.beat(now, self._groups, turn)
         self._send(turn)
         self._count_lost_claims(turn)
         self._reconcile(turn)
         self._look_for_dropped(now)
         self._send_returns(turn)
         self._put_back_stale(now, turn)
-        for group in turn.failed:
-            # Owners that could not renew while the server was away must not be taken for dead by the first
-            # to come back.
-            self._sweep_from[group] = monotonic() + self._options.lease_seconds
+        self._leases.spare_others(turn.failed)
         if turn.failure is not None:
             raise turn.failure
 
@@ -299,7 +288,7 @@ class Keeper:
         # counted.
         wire.call(b"SET", self._keys.fence(claim.group, claim.owner), 1, b"EX", FENCE_SECONDS)
         tags = [f"{claim.owner}:{claim.first + i}" for i in range(claim.size)]
-        known = set(self._held_tags())
+        known = set(self.held_tags())
         unknown = [tag for tag in tags if tag not in known]
         found = settling.hand_back(wire, self._keys, claim.group, unknown, counted=False)
         if found:
@@ -359,7 +348,7 @@ class Keeper:
     def _put_back_stale(self, now: float, turn: Turn) -> None:
         if now < self._stale_at:
             return
-        spared = [group for group in tuple(self._groups) if not self._may_sweep(group)]
+        spared = [group for group in tuple(self._groups) if not self._leases.may_sweep(group)]
         for group in self._groups.difference(spared):
             turn.attempt(group, partial(self._put_back_stale_of, group))
         if not spared:
@@ -372,70 +361,22 @@ class Keeper:
         with self._lock:
             return tuple(items)
 
-    # -- leases
+    # -- what is held
 
-    def _held_tags(self) -> list[str]:
+    def held_tags(self) -> list[str]:
+        """Tags of all messages that this process holds."""
         return list(self._orphans) + self._tags_of_channels()
 
     def _tags_of_channels(self) -> list[str]:
         return [tag for holder in self._snapshot(self._holders) for tag in holder.held_tags()]
 
-    def _beat(self, now: float, turn: Turn) -> None:
-        beaten, heartbeat = self._beaten, self._options.heartbeat
-        # After a lost connection the server may be another one.
-        hurry, self._hurry = self._hurry, False
-        due = [group for group in tuple(self._groups) if hurry or now >= beaten.get(group, -inf) + heartbeat]
-        if not due:
-            return
-        stood = max((now - beaten[group] for group in due if group in beaten), default=0.0)
-        held = self._held_tags()
-        owners = {tag.partition(":")[0] for tag in held} | {
-            session.owner for session in self._snapshot(self._consuming)
-        }
-        long_held = self._long_held.intersection(held)
-        for group in due:
-            if turn.attempt(group, partial(self._renew, group, owners, long_held)):
-                beaten[group] = monotonic()
-            else:
-                self._hurry = True
-        self._long_held = set(held)
-        if stood > self._options.lease_seconds and not turn.failed:
-            logger.warning(
-                "this process could not renew its leases for %.0f s: messages it holds may have gone to others",
-                stood,
-            )
+    def consuming_owners(self) -> set[str]:
+        """Owners of this process that take messages."""
+        return {session.owner for session in self._snapshot(self._consuming)}
 
-    def _renew(self, group: str, owners: set[str], long_held: set[str]) -> None:
-        keys, options, wire = self._keys, self._options, self.wire(group)
-        lease_ms, life_ms = int(options.lease_seconds * 1000), OWNERS_LIFE_SECONDS * 1000
-        passed_ms, renewal_ms = int(self._most_passed(group) * 1000), int(options.heartbeat * 1500)
-        _, spare_ms, run_id, *dead = run(
-            wire,
-            RENEW,
-            [keys.owners(group), keys.unacked_index(group)],
-            [lease_ms, life_ms, passed_ms, renewal_ms, len(owners), *owners, *long_held],
-        )
-        if self._masters.setdefault(group, run_id) != run_id:
-            self._masters[group] = run_id
-            self._taken_over[group] = None
-        if spare_ms:
-            # Not before every living owner had the time to renew since the server came back, or its clock was set.
-            self._sweep_from[group] = max(self._sweep_from.get(group, 0.0), monotonic() + spare_ms / 1000)
-        if self._may_sweep(group):
-            for owner in dead:
-                recovery.put_back_of(wire, keys, group, owner.decode())
-
-    def _most_passed(self, group: str) -> float:
-        """Seconds that can have passed at most since anybody renewed. More, by the server's clock, means that
-        it was set.
-        """
-        room = self._options.lease_seconds - self._options.heartbeat
-        beaten = self._beaten.get(group)
-        # The first time nothing is known, and whoever has not renewed for longer is late himself.
-        return room if beaten is None else monotonic() - beaten + room / 4
-
-    def _may_sweep(self, group: str) -> bool:
-        return monotonic() >= self._sweep_from.get(group, 0.0)
+    def taken_over(self, group: str) -> None:
+        """Another server answers for a group: its books may say other things than the last one's."""
+        self._taken_over[group] = None
 
 
 def _drain(items: deque[Settlement]) -> list[Settlement]:
@@ -443,32 +384,3 @@ def _drain(items: deque[Settlement]) -> list[Settlement]:
     while items:
         taken.append(items.popleft())
     return taken
-
-
-class Keepers:
-    """The keepers of this process, one per server and layout; a forked child begins with none."""
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._keepers: dict[tuple[Any, ...], Keeper] = {}
-        self._lock = threading.Lock()
-
-    def get(self, kind: type[Keeper], server: Server, keys: Keys, options: Options) -> Keeper:
-        if self._pid != os.getpid():
-            self.__init__()  # type: ignore[misc]
-        identity = (
-            kind,
-            server.identity,
-            options.global_keyprefix,
-            options.unacked_key,
-            options.lease_seconds,
-        )
-        with self._lock:
-            keeper = self._keepers.get(identity)
-            if keeper is None:
-                keeper = self._keepers[identity] = kind(server, keys, options)
-            return keeper
-
-
-# Messages must outlive the connection they came by, so what is held is a matter of the process.
-KEEPERS = Keepers()

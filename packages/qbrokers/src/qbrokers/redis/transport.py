@@ -18,7 +18,8 @@ from qbrokers.redis.bases import BaseTransport
 from qbrokers.redis.channel import Channel as RedisChannel
 from qbrokers.redis.claims import claim_one
 from qbrokers.redis.intake import Intake
-from qbrokers.redis.keeper import KEEPERS, Keeper
+from qbrokers.redis.keeper import Keeper
+from qbrokers.redis.keepers import KEEPERS
 from qbrokers.redis.keys import Keys
 from qbrokers.redis.options import Options
 from qbrokers.redis.publishing import Limits
