@@ -53,7 +53,9 @@ class Channel(SendingChannel):
         self._receivers[queue] = (callback, bool(no_ack))
         if queue in self._fanout:
             for exchange, routing_key in self._fanout[queue]:
-                self.transport.intake(self).listen(self, queue, self.keys.channel(exchange, routing_key))
+                self.transport.intake(self).listeners.add(
+                    self, queue, self.keys.channel(exchange, routing_key)
+                )
         else:
             self._active_queues.append(queue)
             self._consume_from_queues()

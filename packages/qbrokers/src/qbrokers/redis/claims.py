@@ -30,9 +30,6 @@ class Taker(Protocol):
     def claimed(self, queue: str, raw: bytes, tag: str, server_time: float) -> None:
         """A message was taken."""
 
-    def broadcast(self, queue: str, raw: bytes) -> None:
-        """A message of a fanout exchange arrived."""
-
 
 class Claiming:
     """The claims of one channel in one group of queues.

@@ -132,7 +132,7 @@ class ClusterTransport(Transport):
     def intake(self, channel: RedisChannel, group: str = "") -> Intake:
         """The asynchronous connection to the server of a group; for fanout channels, to any."""
         if not group and self._intakes:
-            listening = [intake for intake in self._intakes.values() if intake.listening]
+            listening = [intake for intake in self._intakes.values() if intake.listeners.active]
             return (listening or self.intakes())[0]
         session = self._cluster
         return self._intake_at(session.slots.node(group) if group else session.any_node())

@@ -21,10 +21,11 @@ from typing import Any
 from qbrokers.redis import settling
 from qbrokers.redis.claims import Claiming, Taker
 from qbrokers.redis.keeper import Claim, Keeper
+from qbrokers.redis.listening import Listeners, refuses_subscription
 from qbrokers.redis.refusals import is_refused
 from qbrokers.redis.scripts import ALL
 from qbrokers.redis.session import Session
-from qbrokers.redis.settling import ACK, Settlement
+from qbrokers.redis.settling import ACK, Confirmation, Settlement
 from qbrokers.redis.wire import CHANNEL_ERRORS, CONNECTION_ERRORS, Push, Wire, error_of, pack, wait_readable
 
 logger = logging.getLogger(__name__)
@@ -64,13 +65,11 @@ class Intake:
         self.wire = wire
         wire._on_connect = self._prepare
         self._claimings: dict[tuple[Taker, str], Claiming] = {}
-        self._listeners: dict[bytes, list[tuple[Taker, str]]] = {}
+        self.listeners = Listeners(self, session.options.socket_timeout)
         self._pending: deque[Handler] = deque()
         self._heard_at = 0.0
         self._tracking = True
         self._serves = serves
-        self._subscribed: set[bytes] = set()
-        self._refusal: Exception | None = None
         self.claimed_at = 0.0
         self.turned_down = False
         """Whether a claim was turned down because its queues are, or will be, elsewhere."""
@@ -105,59 +104,9 @@ class Intake:
         claiming.armed, claiming.expect_empty, claiming.refusals = False, True, 0
         self._claimings[claiming.taker, claiming.group] = claiming
 
-    def listen(self, taker: Taker, queue: str, pattern: str) -> None:
-        """Subscribe a queue to channels; when this returns, the next message to one of them is received.
-
-        Raises:
-            redis.exceptions.ConnectionError: The connection is lost.
-            redis.exceptions.ResponseError: The server refused.
-        """
-        name = pattern.encode()
-        listeners = self._listeners.setdefault(name, [])
-        if (taker, queue) not in listeners:
-            listeners.append((taker, queue))
-        self._refusal = None
-        try:
-            if self.wire.connected:
-                self.wire.send(pack((b"PSUBSCRIBE", name)))
-            else:
-                self.wire.connect()
-            timeout = self._session.options.socket_timeout
-            if not self.finish(timeout, lambda: name in self._subscribed or self._refusal is not None):
-                raise error_of(
-                    f"CLUSTERDOWN no reply to a subscription for {timeout:g} s; connection given up"
-                )
-        except CONNECTION_ERRORS:
-            self.lose()
-            raise
-        if self._refusal is not None:
-            refusal, self._refusal = self._refusal, None
-            self.unlisten(taker, queue)
-            raise refusal
-
-    def unlisten(self, taker: Taker, queue: str) -> None:
-        """End a subscription; a connection that turns out to be lost has ended it already."""
-        for pattern, listeners in tuple(self._listeners.items()):
-            if (taker, queue) in listeners:
-                listeners.remove((taker, queue))
-                if not listeners:
-                    del self._listeners[pattern]
-                    self._unsubscribe(pattern)
-
-    def _unsubscribe(self, pattern: bytes) -> None:
-        if self.wire.connected:
-            try:
-                self.wire.send(pack((b"PUNSUBSCRIBE", pattern)))
-            except CONNECTION_ERRORS:
-                self.lose()
-
     @property
     def active(self) -> bool:
-        return bool(self._claimings or self._listeners)
-
-    @property
-    def listening(self) -> bool:
-        return bool(self._listeners)
+        return bool(self._claimings) or self.listeners.active
 
     @property
     def waiting(self) -> bool:
@@ -169,7 +118,6 @@ class Intake:
     def _prepare(self, wire: Wire) -> None:
         """Called with every new connection, before anything else is sent."""
         self._pending.clear()
-        self._subscribed.clear()
         self._heard_at = monotonic()
         commands: list[tuple[Any, ...]] = [(b"SCRIPT", b"LOAD", script.source) for script in ALL]
         commands.append((b"CLIENT", b"TRACKING", b"ON", b"OPTIN", b"NOLOOP"))
@@ -181,8 +129,7 @@ class Intake:
                 tracking,
                 self._session.options.poll_seconds,
             )
-        if self._listeners:
-            wire.send(pack((b"PSUBSCRIBE", *self._listeners)))
+        self.listeners.resume()
         for claiming in self._claimings.values():
             claiming.armed = False
             claiming.expect_empty = True
@@ -260,7 +207,7 @@ class Intake:
         session = self._session
         settlements = self._served(session.take_settlements())
         commands = settling.commands(settlements, session.keys)
-        confirm = _Confirm(session, self._keeper, settlements, len(commands))
+        confirm = Confirmation(settlements, len(commands), session.put_back, self._keeper.settle)
         for _, command in commands:
             out.append(pack(command))
             handlers.append(confirm)
@@ -365,32 +312,19 @@ class Intake:
             for item in items:
                 if isinstance(item, Push):
                     self._pushed(item)
-                elif _refuses_subscription(item):
-                    self._refused(item)
+                elif refuses_subscription(item):
+                    self.listeners.refused(item)
                 else:
                     self._pending.popleft()(item)
         except CONNECTION_ERRORS:
             self.lose()
             raise
 
-    def _refused(self, error: Exception) -> None:
-        """A subscription has no reply when all is well, and an error when it is not."""
-        if isinstance(error, CONNECTION_ERRORS):
-            raise error
-        logger.error("the server refused a subscription: %s", error)
-        self._refusal = error
-
     def _pushed(self, push: Any) -> None:
-        kind = push[0]
-        if kind == b"pmessage":
-            for taker, queue in tuple(self._listeners.get(push[1], ())):
-                taker.broadcast(queue, push[3])
-        elif kind == b"invalidate":
+        if push[0] == b"invalidate":
             self._changed(push[1])
-        elif kind == b"psubscribe":
-            self._subscribed.add(push[1])
-        elif kind == b"punsubscribe":
-            self._subscribed.discard(push[1])
+        else:
+            self.listeners.pushed(push)
 
     def _changed(self, changed: Iterable[bytes] | None) -> None:
         soon = monotonic() + DELAYED_WAIT_SECONDS
@@ -421,40 +355,6 @@ class Intake:
             if wait_readable([self.wire.fileno()], left):
                 self.read()
         return True
-
-
-class _Confirm:
-    """Waits for the replies to all commands of some settlements. Notes them again when their connection was
-    lost before the last one, and gives them to the keeper when one was an error.
-    """
-
-    __slots__ = ("_error", "_keeper", "_left", "_session", "_settlements")
-
-    def __init__(self, session: Session, keeper: Keeper, settlements: list[Settlement], replies: int) -> None:
-        self._session = session
-        self._keeper = keeper
-        self._settlements = settlements
-        self._left = replies
-        self._error: Exception | None = None
-
-    def __call__(self, reply: Any) -> None:
-        self._left -= 1
-        if isinstance(reply, Exception):
-            self._error = reply
-        if self._left:
-            return
-        if reply is None:
-            self._session.put_back(self._settlements)
-        elif self._error is not None:
-            # The keeper tries again, with pauses; a settlement sent twice does nothing the second time.
-            if not str(self._error).startswith("NOSCRIPT") and not is_refused(self._error):
-                logger.error("the server refused to settle messages: %s; trying again", self._error)
-            for settlement in self._settlements:
-                self._keeper.settle(settlement)
-
-
-def _refuses_subscription(reply: Any) -> bool:
-    return isinstance(reply, Exception) and ("psubscribe" in str(reply) or "channels used" in str(reply))
 
 
 def _ignore(reply: Any) -> None:

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from qbrokers import jsoncodec
 from qbrokers.redis import messages
 from qbrokers.redis.keys import Keys
+from qbrokers.redis.refusals import is_refused
 from qbrokers.redis.scripts import SETTLE, run
 from qbrokers.redis.wire import Command
 
@@ -89,6 +90,48 @@ def _move(
                 number = numbers[settlement.key] = len(script_keys)
         arguments += (settlement.tag, settlement.mode, number, settlement.due_ms, settlement.raw)
     return script_keys, arguments
+
+
+class Confirmation:
+    """Waits for the replies to all commands of some settlements, and is called with each; with None when the
+    connection was lost before.
+
+    Args:
+        settlements: What the commands settle.
+        replies: How many commands they are.
+        put_back: Gets them when their connection was lost before the last reply: they are noted again.
+        again: Gets each of them when a reply was an error: it is sent again later, with pauses.
+    """
+
+    __slots__ = ("_again", "_error", "_left", "_put_back", "_settlements")
+
+    def __init__(
+        self,
+        settlements: Sequence[Settlement],
+        replies: int,
+        put_back: Callable[[Sequence[Settlement]], object],
+        again: Callable[[Settlement], object],
+    ) -> None:
+        self._settlements = settlements
+        self._left = replies
+        self._put_back = put_back
+        self._again = again
+        self._error: Exception | None = None
+
+    def __call__(self, reply: Any) -> None:
+        self._left -= 1
+        if isinstance(reply, Exception):
+            self._error = reply
+        if self._left:
+            return
+        if reply is None:
+            self._put_back(self._settlements)
+        elif self._error is not None:
+            # A settlement sent twice does nothing the second time.
+            if not str(self._error).startswith("NOSCRIPT") and not is_refused(self._error):
+                logger.error("the server refused to settle messages: %s; trying again", self._error)
+            for settlement in self._settlements:
+                self._again(settlement)
 
 
 def hand_back(

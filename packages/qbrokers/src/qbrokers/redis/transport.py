@@ -156,7 +156,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
     def unlisten(self, channel: RedisChannel, queue: str) -> None:
         for intake in self.intakes():
-            intake.unlisten(channel, queue)
+            intake.listeners.remove(channel, queue)
 
     def rearrange(self) -> None:
         """Follow queues that went to another server; called in every turn of a loop."""
