@@ -17,29 +17,34 @@ from .untyped import kombu
 class BatchConformance(Harness):
     """Many messages at once, messages for later."""
 
+    @needs("batches")
     def test_channel_has_the_protocol(self, channel: Any) -> None:
         assert isinstance(channel, BatchChannel)
         assert channel.supports_delay
 
+    @needs("batches")
     def test_publish_many_keeps_the_order(self, channel: Any, queue: Any) -> None:
         channel.publish_many([_publication(channel, queue, str(number)) for number in range(20)])
         assert bodies(collect(channel, [queue], 20, accept=["text/plain"])) == [str(n) for n in range(20)]
 
+    @needs("batches")
     def test_publish_many_reaches_several_exchanges(self, channel: Any, queue: Any) -> None:
         by_name = Publication(_message(channel, "b"), "", queue.name)
         channel.publish_many([_publication(channel, queue, "a"), by_name])
         assert bodies(collect(channel, [queue], 2, accept=["text/plain"])) == ["a", "b"]
 
+    @needs("batches")
     def test_publish_many_of_nothing(self, channel: Any, queue: Any) -> None:
         channel.publish_many([])
         assert queue.get() is None
 
-    @needs("priority")
+    @needs("batches", "priority")
     def test_publish_many_takes_priorities(self, channel: Any, queue: Any) -> None:
         channel.publish_many([_publication(channel, queue, str(p), priority=p) for p in (0, 9)])
         channel.basic_qos(0, 1, False)
         assert bodies(collect(channel, [queue], 2, accept=["text/plain"])) == ["9", "0"]
 
+    @needs("batches")
     def test_flush_writes_acknowledgements(self, channel: Any, queue: Any, connect: Connect) -> None:
         for number in range(3):
             publish(channel, queue, number)
@@ -53,7 +58,7 @@ class BatchConformance(Harness):
         channel.basic_recover(requeue=True)
         assert connect().channel().basic_get(queue.name) is None
 
-    @needs("release")
+    @needs("batches", "release")
     def test_released_message_was_not_delivered(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, 1)
         (message,) = collect(channel, [queue], 1, ack=False)
@@ -62,6 +67,7 @@ class BatchConformance(Harness):
         (again,) = collect(channel, [queue], 1)
         assert again.headers["x-delivery-count"] == 0
 
+    @needs("batches")
     def test_dead_letter_is_kept_with_its_reason(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, {"n": 1}, headers={"id": "1"})
         (message,) = collect(channel, [queue], 1, ack=False)
@@ -74,6 +80,7 @@ class BatchConformance(Harness):
         assert dead.headers["x-dead-letter-reason"] == "it kills workers"
         assert dead.headers["id"] == "1"
 
+    @needs("batches")
     def test_dead_letter_takes_further_headers(self, channel: Any, queue: Any) -> None:
         if not hasattr(channel, "requeue"):
             pytest.skip("the transport puts aside with a reason only")
@@ -86,6 +93,7 @@ class BatchConformance(Harness):
         assert dead.headers["x-dead-letter-deliveries"] == 5
         assert "old" not in dead.headers
 
+    @needs("batches")
     def test_requeued_message_comes_again_with_its_new_headers(self, channel: Any, queue: Any) -> None:
         if not hasattr(channel, "requeue"):
             pytest.skip("the transport cannot change the headers of a held message")
@@ -101,12 +109,14 @@ class BatchConformance(Harness):
         with pytest.raises(KeyError):
             channel.requeue(message.delivery_tag, {})
 
+    @needs("batches")
     def test_message_that_is_not_held_cannot_be_put_aside(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, 1)
         (message,) = collect(channel, [queue], 1)
         with pytest.raises(KeyError):
             channel.dead_letter(message.delivery_tag, "too late")
 
+    @needs("delays")
     def test_due_message_arrives_and_not_before(self, channel: Any, queue: Any, connection: Any) -> None:
         due = time.time() + 0.7
         publish(channel, queue, "later", eta_timestamp=due)
@@ -119,17 +129,19 @@ class BatchConformance(Harness):
         assert [body for body, _ in got] == ["now", "later"]
         assert due <= got[1][1] < due + 2
 
+    @needs("delays")
     def test_message_for_the_far_future_stays(self, channel: Any, queue: Any, connection: Any) -> None:
         publish(channel, queue, 1, eta_timestamp=time.time() + 3600)
         with kombu.Consumer(channel, [queue]):
             assert is_silent(connection)
         queue.purge()
 
-    @needs("purge delayed")
+    @needs("delays", "purge delayed")
     def test_purge_takes_messages_for_later(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, 1, eta_timestamp=time.time() + 3600)
         assert queue.purge() == 1
 
+    @needs("delays")
     def test_eta_header_of_a_celery_client_is_understood(
         self, channel: Any, queue: Any, connection: Any
     ) -> None:

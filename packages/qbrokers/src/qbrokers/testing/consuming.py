@@ -26,6 +26,7 @@ class ConsumingConformance(Harness):
         assert message.delivery_info["exchange"] == queue.exchange.name
         assert message.delivery_info["routing_key"] == queue.routing_key
 
+    @needs("large bodies")
     def test_body_of_a_megabyte_arrives(self, channel: Any, queue: Any) -> None:
         body = bytes(range(256)) * 4096
         publish(channel, queue, body, content_type="application/octet-stream", content_encoding="binary")
@@ -36,6 +37,7 @@ class ConsumingConformance(Harness):
         publish(channel, queue, {"x": "y" * 1000}, compression="zlib")
         assert bodies(collect(channel, [queue], 1)) == [{"x": "y" * 1000}]
 
+    @needs("count header")
     def test_first_delivery_is_not_redelivered(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, 1)
         (message,) = collect(channel, [queue], 1)
@@ -69,6 +71,7 @@ class ConsumingConformance(Harness):
         channel.basic_recover(requeue=True)
         assert queue.get() is None
 
+    @needs("count header")
     def test_requeued_message_comes_again_and_is_counted(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, "a")
         (first,) = collect(channel, [queue], 1, ack=False)
@@ -79,7 +82,7 @@ class ConsumingConformance(Harness):
         assert messages["a"].headers["x-delivery-count"] == 1
         assert messages["b"].headers["x-delivery-count"] == 0
 
-    @needs("delivery count")
+    @needs("count header", "delivery count")
     def test_delivery_count_grows_with_each_return(self, channel: Any, queue: Any) -> None:
         publish(channel, queue, 1)
         counts = []
@@ -89,6 +92,7 @@ class ConsumingConformance(Harness):
             message.requeue()
         assert counts == [0, 1, 2]
 
+    @needs("recover")
     def test_recover_returns_everything_unacknowledged(self, channel: Any, queue: Any) -> None:
         for number in range(3):
             publish(channel, queue, number)
@@ -96,6 +100,7 @@ class ConsumingConformance(Harness):
         channel.basic_recover(requeue=True)
         assert bodies(collect(channel, [queue], 3)) == [0, 1, 2]
 
+    @needs("multiple", "recover")
     def test_multiple_acknowledges_all_up_to_the_message(self, channel: Any, queue: Any) -> None:
         for number in range(3):
             publish(channel, queue, number)

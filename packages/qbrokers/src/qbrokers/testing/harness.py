@@ -25,6 +25,8 @@ Test = TypeVar("Test", bound=Callable[..., object])
 _NEEDS = "needs_capability"
 
 CAPABILITIES = {
+    "batches": "has the protocol of `qbrokers.batching`",
+    "count header": "tells in `x-delivery-count` whether a message was delivered before",
     "delivery count": "counts deliveries beyond the second",
     "release": "puts a message back without counting the delivery",
     "prefetch change": "applies a changed prefetch count to consumers that run",
@@ -32,6 +34,16 @@ CAPABILITIES = {
     "delete if empty": "deletes a queue on condition that it is empty",
     "purge delayed": "purges the messages of a queue that wait for their time",
     "priority": "serves messages in order of priority",
+    "topics": "has topic exchanges",
+    "broadcast": "has fanout exchanges",
+    "unbinding": "forgets a binding",
+    "large bodies": "takes bodies of more than a megabyte in an envelope",
+    "delays": "keeps a message until it is due",
+    "event loop": "works in kombu's event loop",
+    "other processes": "is shared by several processes",
+    "put back": "gives to others what a closed channel or connection has held",
+    "recover": "returns what a channel holds, in order, when asked",
+    "multiple": "acknowledges all messages up to one of them",
 }
 """What not every broker can do, and what that means."""
 
@@ -76,8 +88,7 @@ class Harness:
 
     @pytest.fixture(autouse=True)
     def _capabilities(self, request: pytest.FixtureRequest, target: Target) -> None:
-        name = getattr(request.function, _NEEDS, None)
-        if name in target.lacks:
+        for name in sorted(target.lacks & getattr(request.function, _NEEDS, frozenset())):
             pytest.skip(f"the broker cannot do this: {name} ({CAPABILITIES[name]})")
 
     @pytest.fixture
@@ -114,17 +125,18 @@ class Harness:
             queue.delete()
 
 
-def needs(capability: str) -> Callable[[Test], Test]:
-    """Mark a test that a broker without the capability skips.
+def needs(*capabilities: str) -> Callable[[Test], Test]:
+    """Mark a test that a broker without one of the capabilities skips.
 
     Raises:
         LookupError: There is no such capability.
     """
-    if capability not in CAPABILITIES:
-        raise LookupError(f"no capability {capability!r}: there are {', '.join(CAPABILITIES)}")
+    unknown = set(capabilities) - set(CAPABILITIES)
+    if unknown:
+        raise LookupError(f"no capability {', '.join(sorted(unknown))}: there are {', '.join(CAPABILITIES)}")
 
     def mark(test: Test) -> Test:
-        setattr(test, _NEEDS, capability)
+        setattr(test, _NEEDS, frozenset(capabilities))
         return test
 
     return mark

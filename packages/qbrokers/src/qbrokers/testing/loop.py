@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .harness import PATIENCE_SECONDS, Connect, Harness, publish, taking
+from .harness import PATIENCE_SECONDS, Connect, Harness, needs, publish, taking
 from .untyped import Hub, kombu
 
 
@@ -31,6 +31,7 @@ class LoopConformance(Harness):
         connection.register_with_event_loop(hub)
         return connection
 
+    @needs("event loop")
     def test_messages_arrive_and_acknowledgements_leave(
         self, worker: Any, hub: Any, queue: Any, channel: Any
     ) -> None:
@@ -45,10 +46,10 @@ class LoopConformance(Harness):
         _run(hub, lambda: len(received) == 30)
         assert received == list(range(30))
         _run(hub, lambda: True)
-        own.flush()
         worker.release()
         assert queue.get() is None
 
+    @needs("event loop")
     def test_waiting_messages_arrive_without_a_new_one(
         self, worker: Any, hub: Any, queue: Any, channel: Any
     ) -> None:
@@ -57,6 +58,7 @@ class LoopConformance(Harness):
         kombu.Consumer(worker.channel(), [queue], on_message=received.append, no_ack=True).consume()
         _run(hub, lambda: received)
 
+    @needs("event loop")
     def test_acknowledging_later_lets_the_next_one_in(
         self, worker: Any, hub: Any, queue: Any, channel: Any
     ) -> None:
@@ -72,6 +74,7 @@ class LoopConformance(Harness):
         held[1].ack()
         _run(hub, lambda: True)
 
+    @needs("event loop")
     def test_full_consumer_beside_an_idle_one_goes_on_at_once(
         self, worker: Any, hub: Any, queue: Any, channel: Any
     ) -> None:
@@ -95,6 +98,7 @@ class LoopConformance(Harness):
             hub.run_once()
             assert time.monotonic() - started < PATIENCE_SECONDS
 
+    @needs("event loop", "delays")
     def test_delayed_message_arrives_in_time(self, worker: Any, hub: Any, queue: Any, channel: Any) -> None:
         received: list[Any] = []
         kombu.Consumer(worker.channel(), [queue], on_message=received.append, no_ack=True).consume()
@@ -102,6 +106,7 @@ class LoopConformance(Harness):
         publish(channel, queue, 1, eta_timestamp=time.time() + 0.6)
         _run(hub, lambda: received, seconds=5)
 
+    @needs("event loop", "broadcast")
     def test_two_connections_share_the_loop(
         self, worker: Any, hub: Any, queue: Any, channel: Any, connect: Connect
     ) -> None:

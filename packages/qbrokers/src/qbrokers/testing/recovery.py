@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .harness import Connect, Harness, Target, bodies, collect, drain_until, is_silent, publish
+from .harness import Connect, Harness, Target, bodies, collect, drain_until, is_silent, needs, publish
 from .untyped import kombu
 
 LEASE_SECONDS = 2.0
@@ -14,6 +14,7 @@ LEASE_SECONDS = 2.0
 class RecoveryConformance(Harness):
     """What happens to messages whose consumer goes away."""
 
+    @needs("put back")
     def test_closed_connection_returns_its_messages_at_once(
         self, channel: Any, queue: Any, connect: Connect
     ) -> None:
@@ -26,6 +27,7 @@ class RecoveryConformance(Harness):
         assert bodies(messages) == [0, 1, 2]
         assert messages[0].headers["x-delivery-count"] == 1
 
+    @needs("put back")
     def test_closed_channel_returns_its_messages_at_once(
         self, channel: Any, queue: Any, connection: Any
     ) -> None:
@@ -45,6 +47,7 @@ class RecoveryConformance(Harness):
         other.release()
         assert queue.get() is None
 
+    @needs("other processes")
     def test_messages_of_a_killed_consumer_come_back(
         self, target: Target, connect: Connect, queue: Any
     ) -> None:
@@ -63,6 +66,7 @@ class RecoveryConformance(Harness):
         assert all(message.delivery_info["redelivered"] for message in messages)
         assert all(message.headers["x-delivery-count"] == 1 for message in messages)
 
+    @needs("other processes")
     def test_work_longer_than_the_lease_is_not_given_to_others(
         self, target: Target, queue: Any, connect: Connect
     ) -> None:
@@ -95,9 +99,8 @@ class RecoveryConformance(Harness):
         with kombu.Consumer(observer.channel(), [queue]):
             assert is_silent(observer, LEASE_SECONDS * 1.5)
         held[0].ack()
-        own.flush()
-        own.basic_recover(requeue=True)
-        assert own.basic_get(queue.name) is None
+        worker.release()
+        assert observer.channel().basic_get(queue.name) is None
 
     def test_published_message_survives_its_publisher(self, queue: Any, connect: Connect) -> None:
         publisher = connect()
@@ -115,6 +118,7 @@ class RecoveryConformance(Harness):
         finally:
             fresh.release()
 
+    @needs("put back")
     def test_returning_takes_no_lease(self, queue: Any, connect: Connect) -> None:
         first, second = connect(), connect()
         publish(first.channel(), queue, 1)

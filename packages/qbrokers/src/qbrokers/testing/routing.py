@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from .harness import PATIENCE_SECONDS, Connect, Harness, bodies, collect, drain_until, is_silent, publish
+from .harness import (
+    PATIENCE_SECONDS,
+    Connect,
+    Harness,
+    bodies,
+    collect,
+    drain_until,
+    is_silent,
+    needs,
+    publish,
+)
 from .untyped import Mailbox, kombu
 
 
@@ -35,6 +45,7 @@ class RoutingConformance(Harness):
         assert queue.get(no_ack=True).decode() == "yes"
         assert queue.get() is None
 
+    @needs("topics")
     @pytest.mark.parametrize(
         ("binding", "key", "matches"),
         [
@@ -62,6 +73,7 @@ class RoutingConformance(Harness):
         publish(channel, queue, 1)
         assert queue.get() is None
 
+    @needs("broadcast")
     def test_fanout_reaches_every_consumer(self, channel: Any, queue: Any, connect: Connect) -> None:
         exchange = kombu.Exchange(queue.name + "-fanout", type="fanout")
         received: list[list[Any]] = [[], [], []]
@@ -76,6 +88,7 @@ class RoutingConformance(Harness):
             drain_until(connection, partial(_has, inbox, 3))
             assert bodies(inbox) == [0, 1, 2]
 
+    @needs("broadcast")
     def test_fanout_does_not_reach_consumers_that_left(
         self, channel: Any, queue: Any, connect: Connect
     ) -> None:
@@ -89,6 +102,7 @@ class RoutingConformance(Harness):
         assert is_silent(other)
         assert received == []
 
+    @needs("broadcast")
     def test_mailbox_answers(self, queue: Any, connect: Connect) -> None:
         server, client = connect(), connect()
         mailbox = Mailbox(queue.name, type="fanout")
