@@ -41,11 +41,18 @@ CAPABILITIES = {
     "delays": "keeps a message until it is due",
     "event loop": "works in kombu's event loop",
     "other processes": "is shared by several processes",
+    "shared bindings": "knows which queues other connections have bound",
+    "renewal": "keeps what is held from others, whatever the program that holds it does",
     "put back": "gives to others what a closed channel or connection has held",
     "recover": "returns what a channel holds, in order, when asked",
     "multiple": "acknowledges all messages up to one of them",
 }
 """What not every broker can do, and what that means."""
+
+
+def lease_options(seconds: float) -> dict[str, Any]:
+    """Return qbrokers' transport options for leases of that length."""
+    return {"lease_seconds": seconds, "heartbeat_seconds": seconds / 4}
 
 
 @frozen
@@ -57,12 +64,19 @@ class Target:
         transport: Its transport class as `module:name`.
         options: kombu's transport options.
         lacks: What the broker cannot do by its nature, of `CAPABILITIES`; the tests of that are skipped.
+        lease: Returns the transport options for messages of a dead consumer to come back after that many seconds.
     """
 
     url: str
     transport: str
     options: dict[str, Any] = Factory(dict)
     lacks: frozenset[str] = frozenset()
+    lease: Callable[[float], dict[str, Any]] = lease_options
+
+    @property
+    def counts(self) -> bool:
+        """Whether messages tell how often they were delivered before."""
+        return "count header" not in self.lacks
 
     def connect(self, **options: Any) -> Any:
         """Return a new kombu connection; `options` win over those of the target."""
@@ -145,6 +159,11 @@ def needs(*capabilities: str) -> Callable[[Test], Test]:
 def publish(channel: Any, queue: Any, body: Any, **options: Any) -> None:
     """Publish to a queue through its exchange."""
     kombu.Producer(channel).publish(body, exchange=queue.exchange, routing_key=queue.routing_key, **options)
+
+
+def send(channel: Any, queue: Any, body: Any) -> None:
+    """Publish to a queue by its name, from a connection that need not know its bindings."""
+    kombu.Producer(channel).publish(body, exchange="", routing_key=queue.name)
 
 
 def drain_until(connection: Any, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:

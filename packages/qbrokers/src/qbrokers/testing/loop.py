@@ -98,6 +98,19 @@ class LoopConformance(Harness):
             hub.run_once()
             assert time.monotonic() - started < PATIENCE_SECONDS
 
+    @needs("event loop")
+    def test_message_after_the_close_is_for_others(
+        self, worker: Any, hub: Any, queue: Any, channel: Any
+    ) -> None:
+        received: list[Any] = []
+        kombu.Consumer(worker.channel(), [queue], on_message=received.append).consume()
+        _run(hub, lambda: True)
+        worker.release()
+        publish(channel, queue, 1)
+        # Where the consumer's question is still with the broker, the answer gives the message back.
+        _run(hub, lambda: queue.get(no_ack=True))
+        assert received == []
+
     @needs("event loop", "delays")
     def test_delayed_message_arrives_in_time(self, worker: Any, hub: Any, queue: Any, channel: Any) -> None:
         received: list[Any] = []

@@ -45,6 +45,13 @@ class RoutingConformance(Harness):
         assert queue.get(no_ack=True).decode() == "yes"
         assert queue.get() is None
 
+    @needs("shared bindings")
+    def test_binding_holds_for_publishers_of_other_connections(
+        self, channel: Any, queue: Any, connect: Connect
+    ) -> None:
+        publish(connect().channel(), queue, 1)
+        assert queue.get(no_ack=True).decode() == 1
+
     @needs("topics")
     @pytest.mark.parametrize(
         ("binding", "key", "matches"),
