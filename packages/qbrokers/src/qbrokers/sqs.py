@@ -105,13 +105,15 @@ class Channel(BaseChannel):  # type: ignore[misc]
             number_messages=self._get_message_estimate(),
             visibility_timeout=self.visibility_timeout,
             wait_time_seconds=self.wait_time_seconds,
-            callback=promise(self._on_answer, (queue, url), on_error=partial(self._on_refusal, queue)),
+            callback=promise(
+                self._on_answer, (queue, url, self.sqs(queue=name)), on_error=partial(self._on_refusal, queue)
+            ),
         )
 
-    def _on_answer(self, queue: str, url: str, answer: Any) -> None:
+    def _on_answer(self, queue: str, url: str, client: Any, answer: Any) -> None:
         if self.closed:
-            if isinstance(answer, dict) and answer.get("Messages"):
-                self._release_messages(url, queue, answer["Messages"])
+            if isinstance(answer, dict) and (messages := answer.get("Messages")):
+                _change_visibility(client, url, [message["ReceiptHandle"] for message in messages], 0)
             return
         if not isinstance(answer, dict):  # kombu makes a list of a server error, and of no answer at all
             self._ask_again(queue, "there was no answer, or the server has an error")
@@ -125,6 +127,8 @@ class Channel(BaseChannel):  # type: ignore[misc]
         self._loop1(queue, taken)
 
     def _on_refusal(self, queue: str, *args: Any) -> None:
+        if self.closed:
+            return
         # The queue may have been deleted: the next question makes sure that there is one.
         self._queue_cache.pop(self.canonical_queue_name(queue), None)
         self._ask_again(queue, args[-1])
@@ -213,28 +217,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         for tag in tags:
             by_url.setdefault(self.qos.get(tag).delivery_info["sqs_queue"], []).append(tag)
         for url, receipts in by_url.items():
-            for start in range(0, len(receipts), BATCH_SIZE):
-                self._change_visibility(url, receipts[start : start + BATCH_SIZE], seconds)
-        return tags
-
-    def _change_visibility(self, url: str, receipts: Sequence[str], seconds: int) -> None:
-        entries = [
-            {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
-            for number, receipt in enumerate(receipts)
-        ]
-        try:
             client = self.sqs(queue=self._predefined_name(url))
-            failed = client.change_message_visibility_batch(QueueUrl=url, Entries=entries).get("Failed", ())
-        except (aws_errors.BotoCoreError, aws_errors.ClientError) as exc:
-            failed = [{"Message": exc}] * len(receipts)
-        if failed:
-            logger.warning(
-                "SQS did not set the visibility of %d messages of %s: %s. %s",
-                len(failed),
-                url,
-                failed[0].get("Message"),
-                "They may run twice." if seconds else "They come again when the old one is over.",
-            )
+            for start in range(0, len(receipts), BATCH_SIZE):
+                _change_visibility(client, url, receipts[start : start + BATCH_SIZE], seconds)
+        return tags
 
     def _predefined_name(self, url: str) -> str | None:
         """The predefined queue of that URL; its client may have keys of its own."""
@@ -334,6 +320,25 @@ class Transport(BaseTransport):  # type: ignore[misc]
         for curl in client._curls:
             curl.setopt(pycurl.CONNECTTIMEOUT, CONNECT_SECONDS)
             curl.setopt(pycurl.TIMEOUT, int(wait) + ANSWER_SECONDS)
+
+
+def _change_visibility(client: Any, url: str, receipts: Sequence[str], seconds: int) -> None:
+    entries = [
+        {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+        for number, receipt in enumerate(receipts)
+    ]
+    try:
+        failed = client.change_message_visibility_batch(QueueUrl=url, Entries=entries).get("Failed", ())
+    except (aws_errors.BotoCoreError, aws_errors.ClientError) as exc:
+        failed = [{"Message": exc}] * len(receipts)
+    if failed:
+        logger.warning(
+            "SQS did not set the visibility of %d messages of %s: %s. %s",
+            len(failed),
+            url,
+            failed[0].get("Message"),
+            "They may run twice." if seconds else "They come again when the old one is over.",
+        )
 
 
 def _raise(exc: Exception) -> NoReturn:
