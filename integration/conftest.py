@@ -21,6 +21,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from servers import PREFIX_VARIABLE, Servers
+from servers.missing import end_without
+from servers.session import REQUIRE_VARIABLE
 
 SERVERS = pytest.StashKey[Servers]()
 MISSING = re.compile(r"server missing: (\w+)")
@@ -32,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SERVERS] = Servers()
+    if config.getoption("--require-servers"):
+        os.environ[REQUIRE_VARIABLE] = "1"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -49,13 +53,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def server_url(request: pytest.FixtureRequest, name: str) -> str:
     """The URL of the server called `name` (`redis`, `amqp`, …); the test ends here when there is none."""
     found = request.config.stash[SERVERS].get(name)
-    if found.url is not None:
-        return found.url
-    why = os.environ.get(f"{found.variable}_MISSING") or found.how
-    text = f"server missing: {found.title} ({why})"
-    if request.config.getoption("--require-servers") or os.environ.get("Q_TEST_REQUIRE"):
-        pytest.fail(text, pytrace=False)
-    pytest.skip(text)
+    if found.url is None:
+        end_without(found.title, os.environ.get(f"{found.variable}_MISSING") or found.how)
+    return found.url
 
 
 @pytest.fixture(scope="session")

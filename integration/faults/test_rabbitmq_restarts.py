@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from project import Project, Worker, wait_until
 from servers.contract import Unavailable
+from servers.missing import end_without
 from servers.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
@@ -26,7 +27,7 @@ def server_and_url(tmp_path: Path) -> Iterator[tuple[RabbitMQ, str]]:
     try:
         url = server.start(directory)
     except Unavailable as error:
-        pytest.skip(f"server missing: RabbitMQ of our own ({error})")
+        end_without("RabbitMQ of our own", str(error))
     yield server, url
     server.stop()
 

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from servers import NAMES, PREFIX_VARIABLE, Found, Servers
-
-REQUIRE_VARIABLE = "Q_TEST_REQUIRE"
+from servers.session import REQUIRE_VARIABLE
 
 
 def main(argv: Sequence[str]) -> int:

@@ -24,6 +24,8 @@ from servers.redis import Redis
 KINDS: tuple[type[Server], ...] = (Redis, RabbitMQ, PostgreSQL, MariaDB, Memcached, Faketime)
 NAMES = tuple(kind.name for kind in KINDS)
 PREFIX_VARIABLE = "Q_TEST_PREFIX"
+REQUIRE_VARIABLE = "Q_TEST_REQUIRE"
+"""Set: a test whose server is missing fails."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "faults")]
 
 from servers.contract import Unavailable  # noqa: E402
+from servers.missing import end_without  # noqa: E402
 from servers.rabbitmq import RabbitMQ  # noqa: E402
 
 from qbrokers.testing.harness import Target  # noqa: E402
@@ -64,7 +65,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
         try:
             url = server.start(tmp_path_factory.mktemp("rabbitmq"))
         except Unavailable as error:
-            pytest.skip(f"server missing: RabbitMQ of our own ({error})")
+            end_without("RabbitMQ of our own", str(error))
         started.append(server)
         return url
 

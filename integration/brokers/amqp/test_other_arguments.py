@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 from project import Project, wait_until
+from servers.missing import end_without
 
 from qbrokers.testing.untyped import kombu
 from qcore.errors import ImproperlyConfigured, OperationalError
@@ -67,14 +68,14 @@ def user_without(permission: int, amqp_url: str) -> Iterator[str]:
     """URL of a user of the test's own who may not configure (0), write (1) or read (2)."""
     control = shutil.which("rabbitmqctl") or shutil.which("rabbitmqctl", path="/usr/sbin:/usr/local/sbin")
     if control is None:
-        pytest.skip("server missing: RabbitMQ (no rabbitmqctl to make a user)")
+        end_without("RabbitMQ", "no rabbitmqctl to make a user")
     url = urlsplit(amqp_url)
     name, vhost = f"q-test-{uuid4().hex[:8]}", url.path[1:] or "/"
 
     def run(*words: str) -> None:
         done = subprocess.run([control, "-q", *words], capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"server missing: RabbitMQ whose users we may make ({done.stderr[:200]})")
+            end_without("RabbitMQ whose users we may make", done.stderr[:200])
 
     run("add_user", name, "pw")
     try:
